@@ -1,0 +1,42 @@
+/** What every resolver is handed, made anew for each operation. */
+import DataLoader from 'dataloader';
+
+import type { PrismaClient } from '../generated/prisma/client.ts';
+import type { Conflict } from '../services/conflicts.ts';
+import type { RecordVersion } from '../services/records.ts';
+import type { Services } from '../services/services.ts';
+
+export interface Context {
+  readonly services: Services;
+  /** For reads only; writes go through the services. */
+  readonly prisma: PrismaClient;
+  readonly loaders: Loaders;
+  /** Aborts when the server closes: subscriptions end by themselves. */
+  readonly closing: AbortSignal;
+}
+
+/** One question for all the records of an operation instead of one a record. */
+export interface Loaders {
+  versions(model: string): DataLoader<string, RecordVersion | null>;
+  conflicts(model: string): DataLoader<string, Conflict | null>;
+}
+
+/** @returns loaders that batch but never remember: a mutation's second field must see what the first one wrote. */
+export function createLoaders({ records }: Services): Loaders {
+  return {
+    versions: byModel((model, keys) => records.versions(model, keys)),
+    conflicts: byModel((model, keys) => records.conflicts(model, keys)),
+  };
+}
+
+function byModel<T>(load: (model: string, keys: readonly string[]) => Promise<(T | null)[]>) {
+  const loaders = new Map<string, DataLoader<string, T | null>>();
+  return (model: string): DataLoader<string, T | null> => {
+    let loader = loaders.get(model);
+    if (!loader) {
+      loader = new DataLoader((keys) => load(model, keys), { cache: false });
+      loaders.set(model, loader);
+    }
+    return loader;
+  };
+}

@@ -1,0 +1,60 @@
+/** What this replica knows of itself and of its peers. */
+import type { PeerStatus, ReplicaStatus, WaitingRecord } from '../services/status.ts';
+import { builder } from './builder.ts';
+import { DEFAULT_PAGE, parseFirst } from './page.ts';
+
+const peerState = builder.enumType('PeerState', {
+  values: ['CONNECTED', 'UNREACHABLE', 'REJECTED', 'UNKNOWN'],
+});
+
+const peerType = builder.objectRef<PeerStatus>('Peer').implement({
+  fields: (t) => ({
+    name: t.exposeString('name'),
+    url: t.exposeString('url'),
+    state: t.expose('state', { type: peerState }),
+    lastSyncAt: t.expose('lastSyncAt', { type: 'DateTime', nullable: true }),
+    pendingChanges: t.exposeInt('pendingChanges', {
+      description: 'Records changed here that the peer has not acknowledged.',
+    }),
+    lagSeconds: t.exposeFloat('lagSeconds', { description: 'Age of the oldest of them, in seconds; 0 when there is none.' }),
+    consistency: t.exposeFloat('consistency', {
+      nullable: true,
+      description:
+        'Share of records that are the same on both replicas, 0 to 1, compared after each sync and every 30 seconds; null until first compared.',
+    }),
+  }),
+});
+
+const waitingRecordType = builder.objectRef<WaitingRecord>('WaitingRecord').implement({
+  description:
+    'A record whose state cannot be shown in its table (a value that another record holds, a parent that has not come): it waits, and is tried again.',
+  fields: (t) => ({
+    model: t.exposeString('model'),
+    recordId: t.exposeID('recordId'),
+    reason: t.exposeString('reason', { description: 'Why it cannot be shown.' }),
+    values: t.expose('values', {
+      type: 'JSON',
+      nullable: true,
+      description: 'The values that wait; null where a deletion waits.',
+    }),
+  }),
+});
+
+const replicaType = builder.objectRef<ReplicaStatus>('Replica').implement({
+  fields: (t) => ({
+    name: t.exposeString('name'),
+    peers: t.field({ type: [peerType], resolve: (status) => status.peers() }),
+    records: t.int({ resolve: (status) => status.records() }),
+    pendingConflicts: t.int({ resolve: (status) => status.pendingConflicts() }),
+    waiting: t.field({
+      type: [waitingRecordType],
+      description: 'The records that wait to be shown, in order of key.',
+      args: { first: t.arg.int({ defaultValue: DEFAULT_PAGE }) },
+      resolve: (status, { first }) => status.waiting(parseFirst(first)),
+    }),
+  }),
+});
+
+builder.queryFields((t) => ({
+  replica: t.field({ type: replicaType, resolve: (_root, _args, { services }) => services.status }),
+}));

@@ -1,0 +1,129 @@
+/** Talking to a peer: the messages of the protocol over HTTP, each answer checked before it is believed. */
+import type { z } from 'zod';
+
+import {
+  changesResponse,
+  digestResponse,
+  handshakeResponse,
+  refusal,
+  type ChangesRequest,
+  type ChangesResponse,
+  type DigestRequest,
+  type DigestResponse,
+  type HandshakeRequest,
+  type HandshakeResponse,
+  type RefusalCode,
+} from '../replication/protocol.ts';
+
+export interface PeerClientOptions {
+  readonly name: string;
+  /** `http://127.0.0.1:8002`, with or without a path before `/replication/`. */
+  readonly url: string;
+  /** Shared by all peers; null where they are all on one machine. */
+  readonly secret: string | null;
+}
+
+export interface PeerClient {
+  readonly name: string;
+  readonly url: string;
+  /** Each throws PeerUnreachableError or PeerRejectedError. The signal gives up waiting. */
+  handshake(request: HandshakeRequest, signal?: AbortSignal): Promise<HandshakeResponse>;
+  changes(request: ChangesRequest, signal?: AbortSignal): Promise<ChangesResponse>;
+  digest(request: DigestRequest, signal?: AbortSignal): Promise<DigestResponse>;
+}
+
+/** The peer did not answer, or not to the end. */
+export class PeerUnreachableError extends Error {}
+
+/** The peer refused, or answered what is not of the protocol. */
+export class PeerRejectedError extends Error {
+  readonly code: RefusalCode;
+
+  constructor(code: RefusalCode, message: string) {
+    super(message);
+    this.code = code;
+  }
+}
+
+/** An answer's size at most; a peer's differing states are bounded to less. */
+const MAX_ANSWER_BYTES = 64 * 1024 * 1024;
+const HANDSHAKE_MS = 10_000;
+/** Applying a large batch on a busy machine takes seconds, not minutes. */
+const CHANGES_MS = 120_000;
+
+export function createPeerClient({ name, url, secret }: PeerClientOptions): PeerClient {
+  const base = `${url.replace(/\/+$/, '')}/replication/v1`;
+
+  async function post<T extends z.ZodType>(path: string, body: object, schema: T, timeout: number, signal?: AbortSignal): Promise<z.output<T>> {
+    const limit = AbortSignal.timeout(timeout);
+    let status: number;
+    let text: string;
+    try {
+      const response = await fetch(`${base}/${path}`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json', ...(secret !== null && { authorization: `Bearer ${secret}` }) },
+        body: JSON.stringify(body),
+        redirect: 'error',
+        signal: signal ? AbortSignal.any([limit, signal]) : limit,
+      });
+      status = response.status;
+      text = await readBounded(response);
+    } catch (error) {
+      if (error instanceof PeerRejectedError) throw error;
+      throw new PeerUnreachableError(`peer "${name}" at ${url} did not answer: ${limit.aborted ? `nothing for ${timeout / 1000} s` : causeOf(error)}. Is it running?`);
+    }
+    const answer = parseJson(text);
+    if (status !== 200) {
+      const refused = refusal.safeParse(answer);
+      if (refused.success) {
+        throw new PeerRejectedError(refused.data.code, `peer "${name}" refused the ${path}: ${refused.data.message}`);
+      }
+      throw new PeerRejectedError('BAD_MESSAGE', `${url} answered the ${path} with status ${status}: no replica of this protocol is there. Check PEERS.`);
+    }
+    const result = schema.safeParse(answer);
+    if (!result.success) {
+      const issue = result.error.issues[0];
+      throw new PeerRejectedError(
+        'BAD_MESSAGE',
+        `peer "${name}" answered the ${path} with what is not of the protocol (${issue?.path.join('.') || 'the whole'}: ${issue?.message}). Nothing was changed here.`,
+      );
+    }
+    return result.data;
+  }
+
+  return {
+    name,
+    url,
+    handshake: (request, signal) => post('handshake', request, handshakeResponse, HANDSHAKE_MS, signal),
+    changes: (request, signal) => post('changes', request, changesResponse, CHANGES_MS, signal),
+    digest: (request, signal) => post('digest', request, digestResponse, HANDSHAKE_MS, signal),
+  };
+}
+
+async function readBounded(response: Response): Promise<string> {
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of response.body ?? []) {
+    bytes += (chunk as Uint8Array).length;
+    if (bytes > MAX_ANSWER_BYTES) {
+      throw new PeerRejectedError('TOO_LARGE', `the answer of ${response.url} is larger than ${MAX_ANSWER_BYTES} bytes. Nothing was changed here.`);
+    }
+    chunks.push(chunk as Uint8Array);
+  }
+  return Buffer.concat(chunks).toString('utf8');
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/** What `fetch` hides behind "fetch failed". */
+function causeOf(error: unknown): string {
+  const { cause, message } = error as Error;
+  const inner = cause instanceof AggregateError ? cause.errors[0] : cause;
+  return inner instanceof Error ? inner.message || (inner as NodeJS.ErrnoException).code || message : message;
+}

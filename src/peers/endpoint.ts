@@ -1,0 +1,138 @@
+/**
+ * Answering peers: `POST /replication/v1/{handshake,changes,digest}`. Whatever comes in is checked whole before anything is done, and nothing of it can take the replica down.
+ */
+import { createHash, timingSafeEqual } from 'node:crypto';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { z } from 'zod';
+
+import {
+  changesRequest,
+  digestRequest,
+  handshakeRequest,
+  type ChangesRequest,
+  type ChangesResponse,
+  type DigestRequest,
+  type DigestResponse,
+  type HandshakeRequest,
+  type HandshakeResponse,
+  type Refusal,
+  type RefusalCode,
+} from '../replication/protocol.ts';
+
+/** What answers the messages. Each may throw a RefusalError; any other error is told to the peer as FAILED, without its text. */
+export interface PeerHandlers {
+  handshake(request: HandshakeRequest): Promise<HandshakeResponse>;
+  changes(request: ChangesRequest): Promise<ChangesResponse>;
+  digest(request: DigestRequest): Promise<DigestResponse>;
+}
+
+export interface PeerEndpointOptions {
+  readonly handlers: PeerHandlers;
+  /** Shared by all peers; null: none is asked for. */
+  readonly secret: string | null;
+  readonly onError: (error: unknown, path: string) => void;
+}
+
+/** A message that is refused: what is wrong, why, and what to change. */
+export class RefusalError extends Error {
+  readonly code: RefusalCode;
+
+  constructor(code: RefusalCode, message: string) {
+    super(message);
+    this.code = code;
+  }
+}
+
+/** A batch is about 8 MiB; one large record may be more. */
+const MAX_BODY_BYTES = 64 * 1024 * 1024;
+
+const STATUS: Readonly<Record<RefusalCode, number>> = {
+  REFUSED: 409,
+  CHECKPOINT_MISMATCH: 409,
+  BAD_MESSAGE: 400,
+  UNAUTHENTICATED: 401,
+  TOO_LARGE: 413,
+  FAILED: 500,
+};
+
+export function createPeerEndpoint({ handlers, secret, onError }: PeerEndpointOptions): (request: IncomingMessage, response: ServerResponse) => void {
+  const routes: Readonly<Record<string, (body: unknown) => Promise<object>>> = {
+    '/replication/v1/handshake': (body) => handlers.handshake(check(handshakeRequest, body)),
+    '/replication/v1/changes': (body) => handlers.changes(check(changesRequest, body)),
+    '/replication/v1/digest': (body) => handlers.digest(check(digestRequest, body)),
+  };
+
+  async function answer(request: IncomingMessage): Promise<object> {
+    const path = request.url?.split('?')[0] ?? '';
+    const route = Object.hasOwn(routes, path) ? routes[path] : undefined;
+    if (route === undefined) throw new RefusalError('BAD_MESSAGE', `${path} is not of this protocol's version 1. Run the same version of Replique everywhere.`);
+    if (request.method !== 'POST') throw new RefusalError('BAD_MESSAGE', `${path} takes POST`);
+    if (!isAuthentic(request.headers.authorization, secret)) {
+      throw new RefusalError('UNAUTHENTICATED', 'it asks for another PEER_SECRET. Give both the same.');
+    }
+    // A page in a browser on this machine could send anything but this type without being asked.
+    if (!/^application\/json\b/i.test(request.headers['content-type'] ?? '')) {
+      throw new RefusalError('BAD_MESSAGE', 'a message is application/json');
+    }
+    return route(parse(await readBody(request)));
+  }
+
+  return (request, response) => {
+    answer(request).then(
+      (body) => send(response, 200, body),
+      (error: unknown) => {
+        const refused = error instanceof RefusalError ? error : new RefusalError('FAILED', 'it failed; its log says why');
+        if (!(error instanceof RefusalError)) onError(error, request.url ?? '');
+        send(response, STATUS[refused.code], { code: refused.code, message: refused.message } satisfies Refusal);
+        // What is left of a body that was not read to its end.
+        request.resume();
+      },
+    );
+  };
+}
+
+function check<T extends z.ZodType>(schema: T, body: unknown): z.output<T> {
+  const result = schema.safeParse(body);
+  if (result.success) return result.data;
+  const issue = result.error.issues[0];
+  throw new RefusalError('BAD_MESSAGE', `${issue?.path.join('.') || 'the message'}: ${issue?.message}. Run the same version of Replique everywhere.`);
+}
+
+function isAuthentic(header: string | undefined, secret: string | null): boolean {
+  if (secret === null) return true;
+  const digest = (text: string): Buffer => createHash('sha256').update(text).digest();
+  return timingSafeEqual(digest(header ?? ''), digest(`Bearer ${secret}`));
+}
+
+async function readBody(request: IncomingMessage): Promise<Buffer> {
+  const tooLarge = (): RefusalError => new RefusalError('TOO_LARGE', `a message is at most ${MAX_BODY_BYTES} bytes`);
+  if (Number(request.headers['content-length'] ?? 0) > MAX_BODY_BYTES) throw tooLarge();
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  try {
+    for await (const chunk of request as AsyncIterable<Buffer>) {
+      bytes += chunk.length;
+      if (bytes > MAX_BODY_BYTES) throw tooLarge();
+      chunks.push(chunk);
+    }
+  } catch (error) {
+    if (error instanceof RefusalError) throw error;
+    throw new RefusalError('BAD_MESSAGE', 'the message ended too early');
+  }
+  return Buffer.concat(chunks);
+}
+
+function parse(body: Buffer): unknown {
+  try {
+    return JSON.parse(body.toString('utf8'));
+  } catch {
+    throw new RefusalError('BAD_MESSAGE', 'the message is no JSON');
+  }
+}
+
+function send(response: ServerResponse, status: number, body: object): void {
+  if (response.destroyed || response.headersSent) return;
+  const text = Buffer.from(JSON.stringify(body));
+  response.writeHead(status, { 'content-type': 'application/json', 'content-length': text.length });
+  response.end(text);
+}

@@ -1,0 +1,99 @@
+/**
+ * What two replicas tell each other, decided purely: what a received state changes, what need not be sent back, and where a feed goes on.
+ */
+import { merge, sameState, type State } from './merge.ts';
+import type { ReplicaId, Version } from './version.ts';
+
+/** A record's state and where it came from. */
+export interface Held {
+  readonly state: State;
+  /** The peer, in its incarnation, that last sent or reported exactly this state; null where none did. */
+  readonly origin: ReplicaId | null;
+}
+
+/** What receiving a state did. */
+export interface Received extends Held {
+  /** True where the state is another than before. */
+  readonly changed: boolean;
+  /** True where the sender does not hold all of it, and is to be told. */
+  readonly differs: boolean;
+}
+
+/**
+ * Takes over what a peer sent or reported of a record.
+ *
+ * The mark says that the sender has exactly this state. Any merge that yields something else clears it: were it kept, a lost answer would starve the sender of what was
+ * merged in.
+ */
+export function receive(
+  held: Held,
+  incoming: State,
+  sender: ReplicaId,
+  faults?: (mine: Version, theirs: Version) => void,
+): Received {
+  // Another implementation may send its versions in any order, and one that another covers besides.
+  const theirs = merge([], incoming);
+  const state = merge(held.state, theirs, faults);
+  const changed = state !== held.state && !sameState(state, held.state);
+  const same = sameState(state, theirs);
+  return { state, origin: same ? sender : changed ? null : held.origin, changed, differs: !same };
+}
+
+/** True where a record need not be sent to a peer: it holds exactly this state, and says so in its present incarnation. */
+export function isWithheld(held: Held, peer: ReplicaId): boolean {
+  return held.origin === peer;
+}
+
+/**
+ * How far a feed was taken: a place in the order in which the sender's states last changed, within one incarnation of the sender.
+ * Places grow through incarnations, but a database that went back in time gives some of them out again.
+ */
+export interface Checkpoint {
+  readonly incarnation: string;
+  readonly position: number;
+}
+
+/** A checkpoint as its receiver stores it, and as the sender knows it to be stored. */
+export interface Taken extends Checkpoint {
+  /** The receiver's incarnation when it stored it. */
+  readonly taker: string;
+}
+
+/** Where an incarnation of this replica began in its feed: every place from `first` on was given out by it or a later one. */
+export interface Era {
+  readonly incarnation: string;
+  readonly first: number;
+}
+
+/**
+ * Where the feed goes on for a peer that stored `taken`.
+ *
+ * A checkpoint of an earlier incarnation does not tell by itself what the peer has: if the database went back in time, the peer may have passed a record's place while
+ * the record, in the history that was lost, had moved on to a place that the peer never reached. So it counts only as far as this database knows it to have been stored, and
+ * only within one incarnation of either side, whose histories have no gap.
+ *
+ * @param eras - This replica's incarnations in the order they began, the present one last.
+ * @param known - What this database last knew the peer to have stored (its own record, so that a restore takes it back too); null where nothing.
+ * @returns The position after which to send, and whether the peer has taken more than this database knows to have sent: then the database went back in
+ *   time, and what it lost comes back from its peers.
+ */
+export function resume(
+  taken: Taken | null,
+  eras: readonly Era[],
+  known: Taken | null,
+): { readonly after: number; readonly restored: boolean } {
+  if (taken === null) return { after: 0, restored: false };
+  const index = eras.findIndex((era) => era.incarnation === taken.incarnation);
+  // An incarnation that began after the backup was taken: nothing tells how much of the feed it shares with this one.
+  if (index < 0) return { after: 0, restored: true };
+  const next = eras[index + 1];
+  if (next === undefined) return { after: taken.position, restored: false };
+  const same = known !== null && known.incarnation === taken.incarnation && known.taker === taken.taker;
+  return { after: same ? Math.min(taken.position, known.position, next.first - 1) : 0, restored: taken.position >= next.first };
+}
+
+/** True when two checkpoints name the same place. */
+export function sameCheckpoint(a: Checkpoint | null, b: Checkpoint | null): boolean {
+  if (a === null || b === null) return a === b;
+  return a.incarnation === b.incarnation && a.position === b.position;
+}

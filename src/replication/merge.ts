@@ -1,0 +1,105 @@
+/**
+ * The state of a record and the merge of two states.
+ *
+ * A state is an antichain: no version in it covers another. Merging is the union of the versions, less those that another one covers,
+ * and nothing else: no version is ever made by merging, only by writing. So it is commutative, associative and idempotent by construction.
+ */
+import { compare, sameFields, vectorText, type Version } from './version.ts';
+
+/** An antichain of versions in the order of their vectors' text, so that equal states are equal lists. Empty: never heard of. */
+export type State = readonly Version[];
+
+/**
+ * What two states hold together.
+ *
+ * Equal vectors with unequal values can only come from a fault (a version is written once). Both are kept, since dropping either would lose
+ * a value in silence, and `faults` tells of them.
+ */
+export function merge(a: State, b: State, faults?: (mine: Version, theirs: Version) => void): State {
+  if (b.length === 0) return a;
+  if (a.length === 0 && b.length === 1) return b;
+  const kept: Version[] = [...a];
+  let changed = false;
+  for (const version of b) {
+    if (absorb(kept, version, faults)) changed = true;
+  }
+  return changed ? ordered(kept) : a;
+}
+
+/** Puts versions into the order of a state. They must be an antichain already. */
+export function ordered(versions: readonly Version[]): State {
+  if (versions.length < 2) return versions;
+  return [...versions].sort(byVector);
+}
+
+/** True when two states hold the same versions. */
+export function sameState(a: State, b: State): boolean {
+  if (a.length !== b.length) return false;
+  return a.every((version, i) => {
+    const other = b[i] as Version;
+    return compare(version.vector, other.vector) === 'equal' && sameFields(version.fields, other.fields);
+  });
+}
+
+/** How many different values a state holds, deletion being one: two or more are a conflict. */
+export function countValues(state: State): number {
+  const values: Version[] = [];
+  for (const version of state) {
+    if (!values.some((value) => sameFields(value.fields, version.fields))) values.push(version);
+  }
+  return values.length;
+}
+
+/**
+ * A number that is equal for equal states, for digests: 53 bits over the versions' vectors, which name what was written once and for all.
+ * Two rounds of multiply and xor by 32 bits (after MurmurHash's finaliser); it resists accidents, not malice.
+ */
+export function stateHash(key: string, state: State): number {
+  let high = 0x9e3779b9 ^ state.length;
+  let low = 0x85ebca6b;
+  const text = `${key}|${state.map((version) => vectorText(version.vector)).join('|')}`;
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    high = Math.imul(high ^ code, 0x9e3779b1);
+    low = Math.imul(low ^ code, 0x5f356495);
+  }
+  high = Math.imul(high ^ (high >>> 16), 0x85ebca6b) ^ Math.imul(low ^ (low >>> 13), 0xc2b2ae35);
+  low = Math.imul(low ^ (low >>> 16), 0x85ebca6b) ^ Math.imul(high ^ (high >>> 13), 0xc2b2ae35);
+  return (high & 0x1fffff) * 0x100000000 + (low >>> 0);
+}
+
+/** Takes a version into an antichain; false where it was covered already. */
+function absorb(kept: Version[], version: Version, faults?: (mine: Version, theirs: Version) => void): boolean {
+  for (let i = kept.length - 1; i >= 0; i--) {
+    const mine = kept[i] as Version;
+    switch (compare(mine.vector, version.vector)) {
+      case 'equal':
+        if (sameFields(mine.fields, version.fields)) return false;
+        faults?.(mine, version);
+        break;
+      case 'after':
+        return false;
+      case 'before':
+        kept.splice(i, 1);
+        break;
+      case 'concurrent':
+        break;
+    }
+  }
+  kept.push(version);
+  return true;
+}
+
+function byVector(a: Version, b: Version): number {
+  const left = vectorText(a.vector);
+  const right = vectorText(b.vector);
+  if (left !== right) return left < right ? -1 : 1;
+  // Only after a fault: an order that does not depend on who is asked.
+  const leftFields = JSON.stringify(sortedEntries(a));
+  const rightFields = JSON.stringify(sortedEntries(b));
+  return leftFields < rightFields ? -1 : leftFields > rightFields ? 1 : 0;
+}
+
+function sortedEntries(version: Version): unknown {
+  return version.fields === null ? null : Object.entries(version.fields).sort(([a], [b]) => (a < b ? -1 : 1));
+}

@@ -1,0 +1,151 @@
+/**
+ * The messages between replicas, version 1: JSON over HTTP, described for other implementers in docs/protocol.md.
+ *
+ * Every message is checked with these schemas before anything is done with it. Versions are abbreviated on the wire, since they are the bulk of it:
+ *
+ *     version = { "v": {replica id: stamp}, "f": {field: text} | null, "s": {field or "*": [replica id, stamp]}, "r"?: [strategy, replica id, stamp] }
+ *     record  = [model, key, [version, …]]
+ */
+import { z } from 'zod';
+
+import type { Version } from './version.ts';
+
+export const PROTOCOL = 1;
+
+const name = z.string().regex(/^[A-Za-z0-9_]{1,32}$/);
+const incarnation = z.string().regex(/^[0-9a-z]{1,24}$/);
+const replicaId = z.string().regex(/^[A-Za-z0-9_]{1,32}\.[0-9a-z]{1,24}$/);
+/** Up to the year 2223: the clock of a replica may be wrong by any amount, and the next stamp must still be a safe integer. */
+const stamp = z.number().int().min(1).max(8_000_000_000_000_000);
+const position = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
+const fieldStamp = z.tuple([replicaId, stamp]);
+const text = z.string().refine((value) => !value.includes('\0') && value.isWellFormed(), 'is no text that PostgreSQL can hold');
+
+const checkpoint = z.strictObject({ incarnation, position });
+const taken = checkpoint.extend({ taker: incarnation });
+
+const version = z.strictObject({
+  v: z.record(replicaId, stamp).refine((vector) => Object.keys(vector).length > 0, 'is empty'),
+  f: z.record(z.string().max(63), text.nullable()).nullable(),
+  s: z.record(z.string().max(63), fieldStamp),
+  r: z.tuple([z.enum(['latest', 'field-wise', 'manual']), replicaId, stamp]).optional(),
+});
+
+const record = z.tuple([z.string().max(63), text, z.array(version).min(1).max(1000)]);
+
+const member = z.strictObject({
+  name,
+  id: z.uuid(),
+  slot: z.number().int().min(1),
+  stride: z.number().int().min(1),
+});
+
+const field = z.strictObject({ name: z.string(), type: z.string(), nullable: z.boolean(), list: z.boolean() });
+
+/** Who a replica is and how it is set up; the same from both sides. */
+const introduction = z.object({
+  protocol: z.number().int(),
+  name,
+  id: z.uuid(),
+  incarnation,
+  roster: z.array(member).max(10_000),
+  policy: z.enum(['manual', 'latest', 'field-wise']),
+  models: z.array(z.strictObject({ name: z.string(), key: field, fields: z.array(field).max(1600) })).max(1000),
+  /** Microseconds since 1970 on the replica's database. */
+  clock: z.number().int(),
+});
+
+export const handshakeRequest = introduction.extend({
+  /** Sent while answering a handshake: the other side must not call back in turn. */
+  answering: z.boolean(),
+});
+
+export const handshakeResponse = introduction.extend({
+  /** How far the answering replica has taken the asking one's feed. */
+  checkpoint: taken.nullable(),
+});
+
+export const changesRequest = z.strictObject({
+  protocol: z.literal(PROTOCOL),
+  sender: z.strictObject({ name, id: z.uuid(), incarnation }),
+  /**
+   * The receiver's incarnation when it stated its checkpoint; in another one it refuses the batch. What the receiver itself once sent is withheld, and it may have lost that
+   * since, being restored.
+   */
+  receiver: incarnation,
+  /** The checkpoint that the receiver must have stored, or it refuses the batch. */
+  start: checkpoint.nullable(),
+  end: checkpoint,
+  records: z.array(record),
+});
+
+export const changesResponse = z.strictObject({
+  applied: z.number().int().min(0),
+  skipped: z.number().int().min(0),
+  /** Conflicts that the batch opened on the receiver: [model, key]. */
+  detected: z.array(z.tuple([z.string(), z.string()])),
+  /** The receiver's states where they differ from what was sent, so that both sides log a conflict at once. */
+  records: z.array(record),
+});
+
+export const digestRequest = z.strictObject({
+  protocol: z.literal(PROTOCOL),
+  sender: name,
+  /** Buckets whose keys are asked for; none: only the buckets' digests. */
+  buckets: z.array(z.tuple([z.string(), z.number().int().min(0)])).max(1024),
+});
+
+export const digestResponse = z.strictObject({
+  /** [model, bucket, records, hash] of each bucket that is not empty; hash in decimal digits. */
+  digests: z.array(z.tuple([z.string(), z.number().int(), z.number().int(), z.string()])),
+  /** [model, key, hash] of each record in the buckets asked for. */
+  keys: z.array(z.tuple([z.string(), z.string(), z.string()])),
+});
+
+/** A refusal: what happened and what to change, in words; `code` for the program. */
+export const refusal = z.object({
+  code: z.enum(['REFUSED', 'CHECKPOINT_MISMATCH', 'BAD_MESSAGE', 'UNAUTHENTICATED', 'TOO_LARGE', 'FAILED']),
+  message: z.string(),
+});
+
+export type Introduction = z.infer<typeof introduction>;
+export type HandshakeRequest = z.infer<typeof handshakeRequest>;
+export type HandshakeResponse = z.infer<typeof handshakeResponse>;
+export type ChangesRequest = z.infer<typeof changesRequest>;
+export type ChangesResponse = z.infer<typeof changesResponse>;
+export type DigestRequest = z.infer<typeof digestRequest>;
+export type DigestResponse = z.infer<typeof digestResponse>;
+export type Refusal = z.infer<typeof refusal>;
+export type RefusalCode = Refusal['code'];
+export type RosterMember = z.infer<typeof member>;
+export type WireVersion = z.infer<typeof version>;
+export type WireRecord = z.infer<typeof record>;
+
+export function toWire({ vector, fields, stamps, resolution }: Version): WireVersion {
+  return {
+    v: vector,
+    f: fields,
+    s: stamps as WireVersion['s'],
+    ...(resolution && { r: resolution as WireVersion['r'] }),
+  };
+}
+
+export function fromWire({ v, f, s, r }: WireVersion): Version {
+  return { vector: v, fields: f, stamps: s, ...(r && { resolution: r }) };
+}
+
+/** Why a member of one roster cannot be in another: a name or slot that two replicas share would let one replica's writes cover the other's. */
+export function rosterClash(mine: readonly RosterMember[], theirs: readonly RosterMember[]): string | null {
+  for (const other of theirs) {
+    for (const member of mine) {
+      if (member.id === other.id) continue;
+      if (member.name === other.name) {
+        return `two replicas are named "${other.name}". Give one of them another REPLICA name and an empty database`;
+      }
+      if (member.slot === other.slot) {
+        return `replicas "${member.name}" and "${other.name}" both use SLOT ${other.slot}. Give one of them another SLOT and an empty database`;
+      }
+    }
+  }
+  return null;
+}

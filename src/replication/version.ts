@@ -1,0 +1,123 @@
+/**
+ * Versions of a record and the order between them.
+ *
+ * A version is one written value of a record together with everything its writer had seen. Versions are ordered by their version
+ * vectors alone (Parker et al., "Detection of Mutual Inconsistency in Distributed Systems", 1983): no clock decides what is a conflict.
+ *
+ * - replica id: a replica's name and its incarnation, `a.9f3c01d2`. A database that went back in time writes under a new incarnation.
+ * - stamp: a hybrid logical clock in one integer (see clock.ts), larger than every stamp its writer had seen of the record.
+ * - tombstone: a version whose fields are null.
+ */
+
+export type ReplicaId = string;
+
+/** Microseconds since 1970, pushed forward where needed; always a safe integer. */
+export type Stamp = number;
+
+/** What a version has seen: for each replica id the largest stamp, the version's own among them. */
+export type Vector = Readonly<Record<ReplicaId, Stamp>>;
+
+/** Values by field name, each in PostgreSQL's text form, which is exact for every type; the key is not among them. */
+export type Fields = Readonly<Record<string, string | null>>;
+
+/** Who wrote a value, and when. */
+export type FieldStamp = readonly [replica: ReplicaId, stamp: Stamp];
+
+export type Strategy = 'latest' | 'field-wise' | 'manual';
+
+/** Which resolution lies in a version's past: how, by which replica, and the stamp it was written with. */
+export type ResolutionMark = readonly [strategy: Strategy, replica: ReplicaId, stamp: Stamp];
+
+export interface Version {
+  readonly vector: Vector;
+  /** Null is a tombstone. */
+  readonly fields: Fields | null;
+  /** Who last wrote each field; `*` stands for every field that is not named. A tombstone has none. */
+  readonly stamps: Readonly<Record<string, FieldStamp>>;
+  /** The last resolution that this version builds on, so that every replica's log can tell how a conflict ended. */
+  readonly resolution?: ResolutionMark;
+}
+
+/** How one version stands to another. */
+export type Order = 'equal' | 'before' | 'after' | 'concurrent';
+
+/** The order of two vectors; `before` means that `a` is covered by `b`. */
+export function compare(a: Vector, b: Vector): Order {
+  const aCovered = covers(b, a);
+  const bCovered = covers(a, b);
+  if (aCovered) return bCovered ? 'equal' : 'before';
+  return bCovered ? 'after' : 'concurrent';
+}
+
+/** True when whoever holds `a` has seen all that `b` has seen (equal vectors cover each other). */
+export function covers(a: Vector, b: Vector): boolean {
+  for (const replica in b) {
+    if ((a[replica] ?? 0) < (b[replica] as Stamp)) return false;
+  }
+  return true;
+}
+
+/** The least vector that covers all of them. */
+export function join(vectors: Iterable<Vector>): Vector {
+  const joined: Record<ReplicaId, Stamp> = {};
+  for (const vector of vectors) {
+    for (const replica in vector) {
+      joined[replica] = Math.max(joined[replica] ?? 0, vector[replica] as Stamp);
+    }
+  }
+  return joined;
+}
+
+/** The largest stamp of a vector and whose it is: the version's own write. A tie goes to the greater replica id. */
+export function lastWrite(vector: Vector): FieldStamp {
+  let last: FieldStamp = ['', 0];
+  for (const replica in vector) {
+    const entry: FieldStamp = [replica, vector[replica] as Stamp];
+    if (isLater(entry, last)) last = entry;
+  }
+  return last;
+}
+
+/** True when write `a` comes after write `b` in the order of (stamp, replica id) that every replica agrees on. */
+export function isLater(a: FieldStamp, b: FieldStamp): boolean {
+  return a[1] !== b[1] ? a[1] > b[1] : a[0] > b[0];
+}
+
+/** Who last wrote a field of a version. */
+export function stampOf(version: Version, field: string): FieldStamp {
+  const { stamps } = version;
+  if (Object.hasOwn(stamps, field)) return stamps[field] as FieldStamp;
+  return stamps['*'] ?? ['', 0];
+}
+
+/** True when two versions hold the same values, or are both deletions. */
+export function sameFields(a: Fields | null, b: Fields | null): boolean {
+  if (a === null || b === null) return a === b;
+  const names = Object.keys(a);
+  return names.length === Object.keys(b).length && names.every((name) => Object.hasOwn(b, name) && a[name] === b[name]);
+}
+
+/** A vector as text, one for equal vectors whatever the order of their keys. */
+export function vectorText(vector: Vector): string {
+  const replicas = Object.keys(vector);
+  if (replicas.length > 1) replicas.sort();
+  let text = '';
+  for (const replica of replicas) text += `${replica}:${vector[replica]};`;
+  return text;
+}
+
+/** The name in a replica id: `a` of `a.9f3c01d2`. */
+export function replicaName(id: ReplicaId): string {
+  const dot = id.indexOf('.');
+  return dot < 0 ? id : id.slice(0, dot);
+}
+
+/** A vector as the public API shows it: by name, incarnations folded, the largest stamp of each. */
+export function foldByName(vector: Vector): Readonly<Record<string, Stamp>> {
+  const folded: Record<string, Stamp> = {};
+  for (const replica in vector) {
+    const name = replicaName(replica);
+    folded[name] = Math.max(folded[name] ?? 0, vector[replica] as Stamp);
+  }
+  return folded;
+}

@@ -1,0 +1,173 @@
+/**
+ * Writes: the only makers of versions. A write extends what its writer saw and carries who last wrote each field.
+ */
+import { largestStamp, nextStamp } from './clock.ts';
+import { merge, ordered, type State } from './merge.ts';
+import { fieldNames, latestField, livingSides, type Policy, type View } from './policy.ts';
+import {
+  join,
+  lastWrite,
+  sameFields,
+  stampOf,
+  type Fields,
+  type FieldStamp,
+  type ReplicaId,
+  type ResolutionMark,
+  type Stamp,
+  type Strategy,
+  type Version,
+} from './version.ts';
+
+/** One captured write of this replica to a record. */
+export interface LocalWrite {
+  readonly kind: 'insert' | 'update' | 'delete';
+  readonly replica: ReplicaId;
+  /** The clock when it was made, in microseconds. */
+  readonly clock: Stamp;
+  /** The fields that an update changed. */
+  readonly changed: readonly string[];
+}
+
+/**
+ * A state after local writes, in the order they were made.
+ *
+ * All of them extend the side that was shown: its vector joins those of every version of equal values (of every version, under an
+ * automatic policy). While a conflict waits they extend their own side only and do not settle it.
+ *
+ * @param shown - What the replica showed when they were made. Where its version is not in the state (a record that waits to be shown), it is the
+ *   version that the row still held, and the write becomes a side of its own.
+ * @param fields - The values after the last of them; null where it is a deletion. The values in between are of no consequence: nobody saw them.
+ */
+export function writeLocally(
+  state: State,
+  shown: View,
+  policy: Policy,
+  writes: readonly LocalWrite[],
+  fields: Fields | null,
+): State {
+  if (writes.length === 0) return state;
+  const base = basis(state, shown, policy);
+  const vector: Record<ReplicaId, Stamp> = { ...join(base.map((version) => version.vector)) };
+  const changed = new Map<string, FieldStamp>();
+  let whole: FieldStamp | null = null;
+  let stamp = largestStamp(shown.version === null ? state : [...state, shown.version]);
+  for (const write of writes) {
+    stamp = nextStamp(write.clock, stamp);
+    vector[write.replica] = stamp;
+    if (write.kind === 'update') {
+      for (const name of write.changed) changed.set(name, [write.replica, stamp]);
+    } else {
+      whole = [write.replica, stamp];
+      changed.clear();
+    }
+  }
+  const last: FieldStamp = [(writes.at(-1) as LocalWrite).replica, stamp];
+  const resolution = lastResolution(base);
+  const version: Version = {
+    vector,
+    fields,
+    stamps: fields === null ? {} : whole === null ? keptStamps(base, fields, last, changed) : compact(whole, changed),
+    ...(resolution && { resolution }),
+  };
+  return merge(state, [version]);
+}
+
+/** How a person settles a conflict: the values to keep (null: the deletion), and by which strategy. */
+export interface Choice {
+  readonly strategy: Strategy;
+  readonly fields: Fields | null;
+}
+
+/**
+ * A resolution: a write whose vector covers every side, and so closes the conflict wherever it arrives.
+ *
+ * A field whose kept value does not already carry the largest stamp among the sides is stamped anew: with its old stamp, the rejected value would
+ * come back at the next field-wise resolution. An edit chosen over a deletion is stamped beyond it.
+ *
+ * @param now - The clock, in microseconds.
+ */
+export function resolve(state: State, choice: Choice, replica: ReplicaId, now: Stamp): Version {
+  const stamp = nextStamp(now, largestStamp(state));
+  const anew: FieldStamp = [replica, stamp];
+  const { fields, strategy } = choice;
+  return {
+    vector: { ...join(state.map((version) => version.vector)), [replica]: stamp },
+    fields,
+    stamps: fields === null ? {} : keptStamps(state, fields, anew, new Map()),
+    resolution: [strategy, replica, stamp],
+  };
+}
+
+/** What a local write extends. */
+function basis(state: State, shown: View, policy: Policy): readonly Version[] {
+  const { version } = shown;
+  if (version !== null && !state.includes(version)) return [version];
+  if (policy !== 'manual' || version === null) return state;
+  return state.filter((other) => sameFields(other.fields, version.fields));
+}
+
+/** Who last wrote each field of a version that is made over `sides` and keeps `fields`. */
+function keptStamps(
+  sides: readonly Version[],
+  fields: Fields,
+  anew: FieldStamp,
+  changed: ReadonlyMap<string, FieldStamp>,
+): Record<string, FieldStamp> {
+  const living = livingSides(ordered(sides));
+  if (living.length === 1 && living.length === sides.length) {
+    const [side] = living as [Version];
+    if (Object.keys(fields).every((name) => changed.has(name) || side.fields?.[name] === fields[name])) {
+      return compactAll({ ...side.stamps, ...Object.fromEntries(changed) }, fields);
+    }
+  }
+  const overDeletion = living.length < sides.length;
+  const stamps: Record<string, FieldStamp> = {};
+  const known = fieldNames(living);
+  for (const name of Object.keys(fields)) {
+    const winner = known.has(name) && !overDeletion ? latestField(living, name) : undefined;
+    stamps[name] = changed.get(name) ?? (winner?.value === fields[name] && winner !== undefined ? winner.stamp : anew);
+  }
+  return compactAll(stamps, fields);
+}
+
+function lastResolution(base: readonly Version[]): ResolutionMark | undefined {
+  let last: ResolutionMark | undefined;
+  for (const { resolution } of base) {
+    if (resolution && (last === undefined || resolution[2] > last[2])) last = resolution;
+  }
+  return last;
+}
+
+/** Stamps where all fields but some share one. */
+function compact(whole: FieldStamp, changed: ReadonlyMap<string, FieldStamp>): Record<string, FieldStamp> {
+  return { '*': whole, ...Object.fromEntries(changed) };
+}
+
+/** The same stamps with the commonest of them as `*`, so that what is stored and sent stays short. */
+function compactAll(stamps: Readonly<Record<string, FieldStamp>>, fields: Fields): Record<string, FieldStamp> {
+  const whole: Pick<Version, 'vector' | 'fields' | 'stamps'> = { vector: {}, fields, stamps };
+  const counts = new Map<string, { stamp: FieldStamp; count: number }>();
+  for (const name of Object.keys(fields)) {
+    const stamp = stampOf(whole, name);
+    const text = `${stamp[0]}:${stamp[1]}`;
+    const seen = counts.get(text);
+    if (seen) seen.count++;
+    else counts.set(text, { stamp, count: 1 });
+  }
+  const commonest = [...counts.values()].reduce<{ stamp: FieldStamp; count: number } | undefined>(
+    (a, b) => (a === undefined || b.count > a.count ? b : a),
+    undefined,
+  )?.stamp;
+  if (commonest === undefined) return {};
+  const compacted: Record<string, FieldStamp> = { '*': commonest };
+  for (const name of Object.keys(fields)) {
+    const stamp = stampOf(whole, name);
+    if (stamp[0] !== commonest[0] || stamp[1] !== commonest[1]) compacted[name] = stamp;
+  }
+  return compacted;
+}
+
+/** The stamp of a version's own write: `updatedAt` is derived from it. */
+export function writtenAt(version: Version): FieldStamp {
+  return lastWrite(version.vector);
+}

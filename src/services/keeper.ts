@@ -1,0 +1,88 @@
+/**
+ * Keeping the log short: folds captured writes in the background, and tries again to show what waits.
+ *
+ * A write through this process wakes it; writes of others (psql, another gateway) are found by a look each second, which costs one empty read.
+ */
+import { retryWaiting } from '../storage/apply.ts';
+import { fold } from '../storage/feed.ts';
+import type { Replica } from '../storage/replica.ts';
+import type { Notices } from './notices.ts';
+
+export interface Keeper {
+  /** A write was made here: fold it soon. */
+  wake(): void;
+  /** Folds all that is captured by now. Several callers share one run. */
+  settle(): Promise<void>;
+  close(): Promise<void>;
+}
+
+const LOOK_MS = 1_000;
+/** Writes that come this close together are folded together. */
+const GATHER_MS = 20;
+/** What waits is tried again after changes, and at least this often. */
+const RETRY_MS = 10_000;
+const RETRY_RECORDS = 200;
+
+export function createKeeper(replica: Replica, notices: Notices, onError: (error: unknown) => void): Keeper {
+  let running: Promise<void> | null = null;
+  let next: Promise<void> | null = null;
+  let timer: NodeJS.Timeout | null = null;
+  let closed = false;
+  let retryAt = 0;
+
+  async function run(): Promise<void> {
+    const folded = await fold(replica, notices.conflicts);
+    if (folded > 0 || Date.now() >= retryAt) {
+      retryAt = Date.now() + RETRY_MS;
+      const changes = await retryWaiting(replica, RETRY_RECORDS);
+      if (changes) notices.conflicts(changes);
+    }
+  }
+
+  /** One run after the one under way, which may have begun before the caller's write. */
+  function settle(): Promise<void> {
+    if (running === null) {
+      running = run().finally(() => {
+        running = null;
+      });
+      return running;
+    }
+    next ??= running
+      .catch(() => {})
+      .then(() => {
+        next = null;
+        return settle();
+      });
+    return next;
+  }
+
+  function schedule(delay: number): void {
+    if (timer) clearTimeout(timer);
+    if (closed) return;
+    timer = setTimeout(() => {
+      timer = null;
+      settle()
+        .catch(onError)
+        .finally(() => timer ?? schedule(LOOK_MS));
+    }, delay);
+  }
+
+  schedule(LOOK_MS);
+  let gathering = false;
+  return {
+    wake() {
+      if (gathering) return;
+      gathering = true;
+      setTimeout(() => {
+        gathering = false;
+        schedule(0);
+      }, GATHER_MS).unref();
+    },
+    settle,
+    async close() {
+      closed = true;
+      if (timer) clearTimeout(timer);
+      await (next ?? running)?.catch(() => {});
+    },
+  };
+}

@@ -1,0 +1,14 @@
+/** The services of one replica, as the edges take them. */
+import type { Conflicts } from './conflicts.ts';
+import type { Records } from './records.ts';
+import type { ReplicaStatus } from './status.ts';
+import type { Sync } from './sync.ts';
+import type { Users } from './users.ts';
+
+export interface Services {
+  readonly users: Users;
+  readonly records: Records;
+  readonly conflicts: Conflicts;
+  readonly sync: Sync;
+  readonly status: ReplicaStatus;
+}

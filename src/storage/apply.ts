@@ -1,0 +1,213 @@
+/**
+ * Changing states: what a peer sent, what a person decided, what may be shown at last. Each in one transaction with the checkpoint and the conflict log.
+ */
+import { choose, chooseValues, isConflict, sides } from '../replication/conflict.ts';
+import { receive, sameCheckpoint, type Checkpoint } from '../replication/exchange.ts';
+import { merge, type State } from '../replication/merge.ts';
+import { show } from '../replication/policy.ts';
+import { fromWire, toWire, type WireRecord } from '../replication/protocol.ts';
+import type { Fields } from '../replication/version.ts';
+import { resolve, type Choice } from '../replication/write.ts';
+import { writeChanges, type Change } from './changes.ts';
+import { readPeer, storeTaken } from './checkpoints.ts';
+import { readConflicts, type ConflictChanges, type ConflictEntry } from './conflicts.ts';
+import type { Transaction } from './database.ts';
+import { originOf } from './feed.ts';
+import { lockRows, readRecords, settle, type SettledRecord } from './records.ts';
+import { beginChange, type Replica } from './replica.ts';
+import type { ModelTable } from './tables.ts';
+
+/** A message that cannot be taken over as a whole; it changed nothing. */
+export class BatchError extends Error {
+  readonly code: 'CHECKPOINT_MISMATCH' | 'BAD_MESSAGE';
+
+  constructor(code: BatchError['code'], message: string) {
+    super(message);
+    this.code = code;
+  }
+}
+
+export interface Applied {
+  readonly applied: number;
+  readonly skipped: number;
+  readonly conflicts: ConflictChanges;
+  /** States that the sender does not hold all of. */
+  readonly differing: readonly WireRecord[];
+}
+
+/**
+ * Takes over what a peer sent or reported.
+ *
+ * @param sender - The peer and its incarnation.
+ * @param checkpoint - `start` must be the checkpoint stored, or the batch is refused: then one before it was lost. `end` is stored with the changes. Null for what a peer
+ *   reports beside its feed.
+ * @throws BatchError
+ */
+export async function applyRecords(
+  replica: Replica,
+  sender: { readonly name: string; readonly incarnation: string },
+  records: readonly WireRecord[],
+  checkpoint: { readonly start: Checkpoint | null; readonly end: Checkpoint } | null,
+): Promise<Applied> {
+  for (const [model, key, versions] of records) checkFields(replica, model, key, versions);
+  const peerId = `${sender.name}.${sender.incarnation}`;
+  return replica.db.transaction(async (tx) => {
+    const { clock } = await beginChange(tx);
+    if (checkpoint) {
+      const { taken } = await readPeer(tx, sender.name);
+      if (!sameCheckpoint(taken, checkpoint.start)) {
+        throw new BatchError('CHECKPOINT_MISMATCH', 'the batch does not start where the last one ended: one in between was lost, or another process sends too. Begin with a handshake.');
+      }
+    }
+    const changes: Change[] = [];
+    const differing: WireRecord[] = [];
+    let applied = 0;
+    for (const [table, own] of byTable(replica, records)) {
+      const incoming = incomingStates(own);
+      for (const before of await readLocked(tx, replica, table, [...incoming.keys()])) {
+        const received = receive({ state: before.settled, origin: originOf(before) }, incoming.get(before.key) ?? [], peerId, () =>
+          replica.report(`${table.name} ${before.key}: peer "${sender.name}" sent a version that is stored here with other values; both are kept`),
+        );
+        if (received.differs) differing.push([table.name, before.key, received.state.map(toWire)]);
+        if (received.changed) applied++;
+        const { state, origin } = received;
+        if (received.changed || before.writes.length > 0 || origin !== before.origin) {
+          changes.push({ before, state, origin, view: viewOf(replica, before, state) });
+        }
+      }
+    }
+    const written = await writeChanges(tx, replica, clock, changes);
+    if (checkpoint) await storeTaken(tx, sender.name, checkpoint.end);
+    return { applied, skipped: records.length - applied, conflicts: written.conflicts, differing };
+  });
+}
+
+export type Decision = { readonly strategy: 'latest' | 'field-wise' } | { readonly side: string } | { readonly values: Fields };
+
+/** What became of the conflicts decided on. */
+export interface Decided {
+  readonly resolved: readonly string[];
+  readonly conflicts: ConflictChanges;
+}
+
+/** What was decided cannot be shown: it breaks a constraint of the table. Nothing was changed. */
+export class NotShownError extends Error {}
+
+/** The side chosen by name is none of the conflict's. */
+export class NoSuchSideError extends Error {}
+
+/**
+ * Settles pending conflicts by a person's decision; those that are resolved already are passed over.
+ *
+ * @param strict - Refuse what cannot be shown, rather than let the record wait.
+ * @throws NoSuchSideError, NotShownError
+ */
+export async function decide(replica: Replica, ids: readonly string[], decision: Decision, strict: boolean): Promise<Decided> {
+  return replica.db.transaction(async (tx) => {
+    const { incarnation, clock } = await beginChange(tx);
+    const pending = (await readConflicts(tx, ids)).filter(({ status }) => status === 'PENDING');
+    const changes: Change[] = [];
+    const decided: string[] = [];
+    for (const table of replica.tables.values()) {
+      const entries = new Map(pending.filter(({ model }) => model === table.name).map((entry) => [entry.key, entry]));
+      for (const before of await readLocked(tx, replica, table, [...entries.keys()])) {
+        if (!isConflict(before.settled)) {
+          // A local write has made the sides equal since: folding it closes the entry.
+          if (before.writes.length > 0) changes.push({ before, state: before.settled, origin: null, view: before.view });
+          continue;
+        }
+        const choice = choiceOf(before, decision);
+        const version = resolve(before.settled, choice, `${replica.name}.${incarnation}`, clock);
+        changes.push({ before, state: [version], origin: null, view: { fields: version.fields, version } });
+        decided.push((entries.get(before.key) as ConflictEntry).id);
+      }
+    }
+    const { conflicts, waiting } = await writeChanges(tx, replica, clock, changes);
+    const [reason] = waiting.values();
+    if (strict && reason !== undefined) throw new NotShownError(reason);
+    return { resolved: decided.sort((a, b) => Number(a) - Number(b)), conflicts };
+  });
+}
+
+/** Tries again to show what waits, at most `limit` records; tells what it did to the conflict log. */
+export async function retryWaiting(replica: Replica, limit: number): Promise<ConflictChanges | null> {
+  const [any] = await replica.db.query('SELECT FROM replication.record WHERE waiting IS NOT NULL LIMIT 1');
+  if (!any) return null;
+  return presentAgain(replica, 'waiting IS NOT NULL', limit);
+}
+
+/** Shows every record of several versions anew, after the policy was changed. */
+export async function applyPolicy(replica: Replica): Promise<ConflictChanges | null> {
+  const [row] = await replica.db.query('SELECT policy FROM replication.replica');
+  if (row?.[0] === replica.policy) return null;
+  const conflicts = await presentAgain(replica, 'shown IS NOT NULL', null);
+  await replica.db.query('UPDATE replication.replica SET policy = $1', [replica.policy]);
+  return conflicts;
+}
+
+async function presentAgain(replica: Replica, which: string, limit: number | null): Promise<ConflictChanges> {
+  return replica.db.transaction(async (tx) => {
+    const { clock } = await beginChange(tx);
+    const changes: Change[] = [];
+    for (const table of replica.tables.values()) {
+      const keys = await tx.query(`SELECT key FROM replication.record WHERE model = $1 AND ${which} ORDER BY position LIMIT $2`, [
+        table.name,
+        limit,
+      ]);
+      const records = await readLocked(tx, replica, table, keys.map(([key]) => key as string));
+      for (const before of records) {
+        changes.push({ before, state: before.settled, origin: originOf(before), view: viewOf(replica, before, before.settled) });
+      }
+    }
+    return (await writeChanges(tx, replica, clock, changes)).conflicts;
+  });
+}
+
+/** Locks, reads and folds records. */
+async function readLocked(tx: Transaction, replica: Replica, table: ModelTable, keys: readonly string[]): Promise<SettledRecord[]> {
+  if (keys.length === 0) return [];
+  await lockRows(tx, table, keys);
+  return (await readRecords(tx, table, keys)).map((record) => settle(record, replica));
+}
+
+function viewOf(replica: Replica, before: SettledRecord, state: SettledRecord['settled']): Change['view'] {
+  return show(state, replica.policy, replica.name, before.view.version?.vector ?? before.shown);
+}
+
+function choiceOf({ settled, view }: SettledRecord, decision: Decision): Choice {
+  if ('strategy' in decision) return choose(settled, decision.strategy);
+  if ('values' in decision) return chooseValues(settled, view.fields, decision.values);
+  const side = sides(settled).find(({ label }) => label === decision.side);
+  if (side === undefined) {
+    const labels = sides(settled).map(({ label }) => `"${label}"`);
+    throw new NoSuchSideError(`"${decision.side}" is no side of this conflict. Its sides are ${labels.join(', ')}.`);
+  }
+  return { strategy: 'manual', fields: side.version.fields };
+}
+
+function* byTable(replica: Replica, records: readonly WireRecord[]): Generator<[ModelTable, WireRecord[]]> {
+  for (const table of replica.tables.values()) {
+    const own = records.filter(([model]) => model === table.name);
+    if (own.length > 0) yield [table, own];
+  }
+}
+
+/** What a batch says of each record. A peer's word that its versions are an antichain, and each record named once, is not relied on. */
+function incomingStates(records: readonly WireRecord[]): Map<string, State> {
+  const states = new Map<string, State>();
+  for (const [, key, versions] of records) {
+    states.set(key, versions.map(fromWire).reduce<State>((state, version) => merge(state, [version]), states.get(key) ?? []));
+  }
+  return states;
+}
+
+/** The handshake has compared the models; this is against a peer that does not keep to what it said. */
+function checkFields(replica: Replica, model: string, key: string, versions: WireRecord[2]): void {
+  const table = replica.tables.get(model);
+  if (table === undefined) throw new BatchError('BAD_MESSAGE', `record ${model} ${key}: this replica has no such model`);
+  for (const { f } of versions) {
+    if (f === null) continue;
+    const fits = Object.keys(f).length === table.fields.length && table.fields.every(({ name }) => Object.hasOwn(f, name));
+    if (!fits) throw new BatchError('BAD_MESSAGE', `record ${model} ${key}: its fields are not those of the model`);
+  }
+}

@@ -1,0 +1,83 @@
+/**
+ * Writing changed states: rows, states, log, conflicts and digests, set-wise, in the caller's transaction.
+ */
+import { sameState, stateHash, type State } from '../replication/merge.ts';
+import type { View } from '../replication/policy.ts';
+import { join, type Version } from '../replication/version.ts';
+import { logConflicts, NO_CHANGES, type ConflictChanges } from './conflicts.ts';
+import { addToDigests, bucketOf } from './digest.ts';
+import type { Transaction } from './database.ts';
+import { encodeState, encodeVersion, type SettledRecord } from './records.ts';
+import type { Replica } from './replica.ts';
+import { materialise } from './rows.ts';
+
+/** A record's new state and what is to be shown of it. */
+export interface Change {
+  readonly before: SettledRecord;
+  readonly state: State;
+  readonly origin: string | null;
+  readonly view: View;
+}
+
+/** What writing did. */
+export interface Written {
+  readonly conflicts: ConflictChanges;
+  /** The changes that could not be shown, and why. */
+  readonly waiting: ReadonlyMap<Change, string>;
+}
+
+/** @param clock - The database's clock, in microseconds, for the conflict log. */
+export async function writeChanges(
+  tx: Transaction,
+  replica: Replica,
+  clock: number,
+  changes: readonly Change[],
+): Promise<Written> {
+  if (changes.length === 0) return { conflicts: NO_CHANGES, waiting: new Map() };
+  const waiting = await materialise(tx, changes);
+  const records = changes.map((change) => {
+    const { before, state } = change;
+    const reason = waiting.get(change) ?? null;
+    const hash = stateHash(before.key, state);
+    return {
+      model: before.table.name,
+      key: before.key,
+      position: before.position > 0 && sameState(state, before.state) ? before.position : null,
+      origin: change.origin,
+      versions: encodeState(state, state.length === 1 && reason === null),
+      shown: state.length > 1 ? JSON.stringify(change.view.version?.vector ?? null) : null,
+      waiting: reason,
+      held: reason === null ? null : heldVersion(change),
+      hash: String(hash),
+      bucket: bucketOf(before.key),
+      clock,
+      old: before.hash,
+    };
+  });
+  await tx.query(
+    `INSERT INTO replication.record (model, key, position, origin, versions, shown, waiting, held, hash, bucket, changed_at)
+     SELECT model, key, coalesce(position, nextval('replication.position')), origin, versions::json, shown::json, waiting, held::json, hash, bucket, clock
+       FROM json_to_recordset($1) AS x (model text, key text, position bigint, origin text, versions text, shown text, waiting text, held text,
+                                        hash bigint, bucket smallint, clock bigint)
+     ON CONFLICT (model, key) DO UPDATE SET position = excluded.position, origin = excluded.origin, versions = excluded.versions,
+       shown = excluded.shown, waiting = excluded.waiting, held = excluded.held, hash = excluded.hash, changed_at = excluded.changed_at`,
+    [JSON.stringify(records)],
+  );
+  const places = changes.flatMap(({ before }) => before.places);
+  if (places.length > 0) await tx.query('DELETE FROM replication.log WHERE ctid = ANY($1::tid[])', [places]);
+  await addToDigests(tx, records);
+  return { conflicts: await logConflicts(tx, replica, clock, changes), waiting };
+}
+
+/** The version that the row still holds while the record waits. */
+function heldVersion({ before }: Change): string | null {
+  if (before.row === null) return null;
+  if (before.stillWaiting !== null) return before.held && JSON.stringify(encodeVersion(before.held));
+  const shown: Version = before.view.version ?? {
+    // A view of several sides is no version; a write over it will have seen them all.
+    vector: join(before.settled.map((version) => version.vector)),
+    fields: before.row,
+    stamps: before.settled[0]?.stamps ?? {},
+  };
+  return JSON.stringify(encodeVersion({ ...shown, fields: before.row }));
+}

@@ -1,0 +1,213 @@
+/**
+ * The conflict log, derived from the states and written in the transaction that changes them: at most one pending entry a record, closed when one value
+ * remains, however that came about.
+ */
+import { differingFields, isConflict, kindOf, outcome, type ConflictKind } from '../replication/conflict.ts';
+import { sameState, type State } from '../replication/merge.ts';
+import type { Fields, Strategy } from '../replication/version.ts';
+import type { Change } from './changes.ts';
+import type { Database, Row, Transaction } from './database.ts';
+import { decodeState, encodeState } from './records.ts';
+import type { Replica } from './replica.ts';
+
+export interface ConflictRef {
+  readonly id: string;
+  readonly model: string;
+  readonly key: string;
+  readonly kind: ConflictKind;
+}
+
+/** What a transaction did to the log. */
+export interface ConflictChanges {
+  readonly detected: readonly ConflictRef[];
+  readonly resolved: readonly { readonly strategy: Strategy; readonly seconds: number }[];
+}
+
+export const NO_CHANGES: ConflictChanges = { detected: [], resolved: [] };
+
+/** An entry of the log. Times are microseconds since 1970. */
+export interface ConflictEntry extends ConflictRef {
+  readonly status: 'PENDING' | 'RESOLVED';
+  readonly fields: readonly string[];
+  readonly sides: State;
+  readonly detectedAt: number;
+  readonly resolvedAt: number | null;
+  readonly resolution: Strategy | null;
+  readonly resolvedBy: string | null;
+  readonly resolvedFields: Fields | null;
+  readonly resolvedSeq: string | null;
+}
+
+const COLUMNS = `id, model, key, kind, status, to_json(fields), sides, detected_at, resolved_at, resolution, resolved_by, resolved_values, resolved_seq`;
+
+/** Brings the log up to date with changed states. */
+export async function logConflicts(tx: Transaction, replica: Replica, clock: number, changes: readonly Change[]): Promise<ConflictChanges> {
+  const candidates = changes.filter(({ before, state }) => before.state.length > 1 || state.length > 1);
+  if (candidates.length === 0) return NO_CHANGES;
+  const pending = await readPending(tx, candidates);
+  const opened: object[] = [];
+  const updated: object[] = [];
+  const closed: object[] = [];
+  for (const { before, state, view } of candidates) {
+    const { table, key } = before;
+    const entry = pending.get(recordId(table.name, key));
+    const conflict = isConflict(state);
+    const now = { kind: kindOf(state), fields: differingFields(state), sides: encodeState(state, false) };
+    if (conflict && replica.policy === 'manual') {
+      if (entry === undefined) opened.push({ model: table.name, key, ...now });
+      else if (!sameState(entry.sides, state)) updated.push({ id: entry.id, ...now });
+      continue;
+    }
+    const end = { by: replica.name, values: view.fields && JSON.stringify(view.fields) };
+    if (conflict) {
+      // The policy has settled it in the view: logged for what it passed over.
+      const settled = { strategy: replica.policy, ...end };
+      if (entry !== undefined) closed.push({ id: entry.id, ...now, ...settled });
+      else if (!sameState(before.state, state)) opened.push({ model: table.name, key, ...now, ...settled });
+    } else if (entry !== undefined) {
+      const { strategy, by } = outcome(entry.sides, state);
+      closed.push({ id: entry.id, kind: entry.kind, fields: entry.fields, sides: encodeState(entry.sides, false), ...end, strategy, by });
+    }
+  }
+  if (updated.length > 0) {
+    await tx.query(
+      `UPDATE replication.conflict c SET kind = x.kind, fields = x.fields, sides = x.sides::json
+         FROM json_to_recordset($1) AS x (id bigint, kind text, fields text[], sides text) WHERE c.id = x.id`,
+      [JSON.stringify(updated)],
+    );
+  }
+  const resolved = await closeEntries(tx, clock, closed);
+  const detected = await openEntries(tx, clock, opened);
+  return { detected, resolved: [...resolved, ...(replica.policy === 'manual' ? [] : detected.map(() => ({ strategy: replica.policy, seconds: 0 })))] };
+}
+
+/** Entries newest first, those older than `before`. */
+export async function listConflicts(
+  db: Pick<Database, 'query'>,
+  page: { readonly status: ConflictEntry['status'] | null; readonly first: number; readonly before: string | null },
+): Promise<ConflictEntry[]> {
+  const rows = await db.query(
+    `SELECT ${COLUMNS} FROM replication.conflict
+      WHERE ($1::text IS NULL OR status = $1) AND ($2::bigint IS NULL OR id < $2) ORDER BY id DESC LIMIT $3`,
+    [page.status, page.before, page.first],
+  );
+  return rows.map(toEntry);
+}
+
+/** Entries by id, in order of id; unknown ids are left out. */
+export async function readConflicts(db: Pick<Database, 'query'>, ids: readonly string[]): Promise<ConflictEntry[]> {
+  const rows = await db.query(`SELECT ${COLUMNS} FROM replication.conflict WHERE id = ANY($1::bigint[]) ORDER BY id`, [ids]);
+  return rows.map(toEntry);
+}
+
+/** The pending entries of these records. */
+export async function pendingOf(db: Pick<Database, 'query'>, model: string, keys: readonly string[]): Promise<ConflictEntry[]> {
+  const rows = await db.query(
+    `SELECT ${COLUMNS} FROM replication.conflict WHERE status = 'PENDING' AND model = $1 AND key = ANY($2::text[])`,
+    [model, keys],
+  );
+  return rows.map(toEntry);
+}
+
+/** Entries detected after `id`, oldest first: ids are given out in the order in which conflicts become visible. */
+export async function detectedAfter(db: Pick<Database, 'query'>, id: string, limit: number): Promise<ConflictEntry[]> {
+  const rows = await db.query(`SELECT ${COLUMNS} FROM replication.conflict WHERE id > $1 ORDER BY id LIMIT $2`, [id, limit]);
+  return rows.map(toEntry);
+}
+
+/** Entries resolved after the `seq`th resolution, in order of resolution. */
+export async function resolvedAfter(db: Pick<Database, 'query'>, seq: string, limit: number): Promise<ConflictEntry[]> {
+  const rows = await db.query(
+    `SELECT ${COLUMNS} FROM replication.conflict WHERE resolved_seq > $1 ORDER BY resolved_seq LIMIT $2`,
+    [seq, limit],
+  );
+  return rows.map(toEntry);
+}
+
+/** The last id and the last resolution's number; '0' where there is none. */
+export async function lastConflict(db: Pick<Database, 'query'>): Promise<{ readonly id: string; readonly resolvedSeq: string }> {
+  const [row] = await db.query(
+    'SELECT coalesce((SELECT max(id) FROM replication.conflict), 0), coalesce((SELECT max(resolved_seq) FROM replication.conflict), 0)',
+  );
+  return { id: row?.[0] ?? '0', resolvedSeq: row?.[1] ?? '0' };
+}
+
+export async function countPending(db: Pick<Database, 'query'>): Promise<number> {
+  const [row] = await db.query(`SELECT count(*) FROM replication.conflict WHERE status = 'PENDING'`);
+  return Number(row?.[0]);
+}
+
+/** Ids of pending conflicts after `after`, in order. */
+export async function pendingIds(db: Pick<Database, 'query'>, after: string, upTo: string, limit: number): Promise<string[]> {
+  const rows = await db.query(
+    `SELECT id FROM replication.conflict WHERE status = 'PENDING' AND id > $1 AND id <= $2 ORDER BY id LIMIT $3`,
+    [after, upTo, limit],
+  );
+  return rows.map(([id]) => id as string);
+}
+
+async function readPending(tx: Transaction, changes: readonly Change[]): Promise<Map<string, ConflictEntry>> {
+  const rows = await tx.query(
+    `SELECT ${COLUMNS} FROM replication.conflict JOIN json_to_recordset($1) AS x (m text, k text) ON model = x.m AND key = x.k WHERE status = 'PENDING'`,
+    [JSON.stringify(changes.map(({ before }) => ({ m: before.table.name, k: before.key })))],
+  );
+  return new Map(rows.map(toEntry).map((entry) => [recordId(entry.model, entry.key), entry]));
+}
+
+/** Opens entries; those with a strategy are resolved at once. */
+async function openEntries(tx: Transaction, clock: number, entries: readonly object[]): Promise<ConflictRef[]> {
+  if (entries.length === 0) return [];
+  const rows = await tx.query(
+    `INSERT INTO replication.conflict (model, key, kind, status, fields, sides, detected_at, resolved_at, resolution, resolved_by, resolved_values, resolved_seq)
+     SELECT model, key, kind, CASE WHEN strategy IS NULL THEN 'PENDING' ELSE 'RESOLVED' END, fields, sides::json, $2::bigint,
+            CASE WHEN strategy IS NOT NULL THEN $2::bigint END, strategy, "by", "values"::json,
+            CASE WHEN strategy IS NOT NULL THEN nextval('replication.resolution') END
+       FROM json_to_recordset($1) AS x (model text, key text, kind text, fields text[], sides text, strategy text, "by" text, "values" text)
+     RETURNING id, model, key, kind`,
+    [JSON.stringify(entries), clock],
+  );
+  return rows.map(([id, model, key, kind]) => ({
+    id: id as string,
+    model: model as string,
+    key: key as string,
+    kind: kind as ConflictKind,
+  }));
+}
+
+async function closeEntries(tx: Transaction, clock: number, entries: readonly object[]): Promise<ConflictChanges['resolved']> {
+  if (entries.length === 0) return [];
+  const rows = await tx.query(
+    `UPDATE replication.conflict c
+        SET status = 'RESOLVED', kind = x.kind, fields = x.fields, sides = x.sides::json, resolved_at = $2::bigint, resolution = x.strategy,
+            resolved_by = x."by", resolved_values = x."values"::json, resolved_seq = nextval('replication.resolution')
+       FROM json_to_recordset($1) AS x (id bigint, kind text, fields text[], sides text, strategy text, "by" text, "values" text)
+      WHERE c.id = x.id
+      RETURNING c.resolution, c.resolved_at - c.detected_at`,
+    [JSON.stringify(entries), clock],
+  );
+  return rows.map(([strategy, micros]) => ({ strategy: strategy as Strategy, seconds: Number(micros) / 1e6 }));
+}
+
+function toEntry(row: Row): ConflictEntry {
+  const [id, model, key, kind, status, fields, stored, detectedAt, resolvedAt, resolution, resolvedBy, values, seq] = row;
+  return {
+    id: id as string,
+    model: model as string,
+    key: key as string,
+    kind: kind as ConflictKind,
+    status: status as ConflictEntry['status'],
+    fields: JSON.parse(fields as string) as string[],
+    sides: decodeState(stored as string, null),
+    detectedAt: Number(detectedAt),
+    resolvedAt: resolvedAt === null || resolvedAt === undefined ? null : Number(resolvedAt),
+    resolution: (resolution ?? null) as Strategy | null,
+    resolvedBy: resolvedBy ?? null,
+    resolvedFields: values ? (JSON.parse(values) as Fields) : null,
+    resolvedSeq: seq ?? null,
+  };
+}
+
+function recordId(model: string, key: string): string {
+  return `${model} ${key}`;
+}
+

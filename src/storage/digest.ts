@@ -1,0 +1,62 @@
+/**
+ * Digests: what two replicas compare to learn how many of their records are the same, without shipping the tables.
+ *
+ * A record's hash covers its whole state. The exclusive or of the hashes in a bucket of keys is kept up to date by each change of state (they come one at a time, so nothing contends for
+ * it): comparing costs the same for any number of records, and only differing buckets are looked into.
+ */
+import { stateHash } from '../replication/merge.ts';
+import type { Transaction } from './database.ts';
+import type { Replica } from './replica.ts';
+
+export const BUCKETS = 1024;
+
+/** Of a bucket that is not empty: [model, bucket, records, hash]; the hash in decimal digits. */
+export type BucketDigest = readonly [model: string, bucket: number, records: number, hash: string];
+
+/** [model, key, hash] */
+export type KeyDigest = readonly [model: string, key: string, hash: string];
+
+/** The bucket of a key, the same on every replica. */
+export function bucketOf(key: string): number {
+  return stateHash(key, []) % BUCKETS;
+}
+
+/** Takes new hashes in and old ones (null: the record is new) out. */
+export async function addToDigests(
+  tx: Transaction,
+  records: readonly { readonly model: string; readonly bucket: number; readonly hash: string; readonly old: string | null }[],
+): Promise<void> {
+  const deltas = new Map<string, { model: string; bucket: number; records: number; hash: bigint }>();
+  for (const { model, bucket, hash, old } of records) {
+    if (hash === old) continue;
+    const id = `${bucket} ${model}`;
+    const delta = deltas.get(id) ?? { model, bucket, records: 0, hash: 0n };
+    delta.records += old === null ? 1 : 0;
+    delta.hash ^= BigInt(hash) ^ BigInt(old ?? 0);
+    deltas.set(id, delta);
+  }
+  if (deltas.size === 0) return;
+  const rows = [...deltas.values()].map((delta) => ({ ...delta, hash: String(delta.hash) }));
+  await tx.query(
+    `INSERT INTO replication.digest AS d (model, bucket, records, hash)
+     SELECT model, bucket, records, hash FROM json_to_recordset($1) AS x (model text, bucket smallint, records bigint, hash bigint)
+     ON CONFLICT (model, bucket) DO UPDATE SET records = d.records + excluded.records, hash = d.hash # excluded.hash`,
+    [JSON.stringify(rows)],
+  );
+}
+
+export async function readDigests(replica: Replica): Promise<BucketDigest[]> {
+  const rows = await replica.db.query('SELECT model, bucket, records, hash FROM replication.digest ORDER BY model, bucket');
+  return rows.map(([model, bucket, records, hash]) => [model as string, Number(bucket), Number(records), hash as string]);
+}
+
+/** The records of some buckets, given as [model, bucket]. */
+export async function readKeyDigests(replica: Replica, buckets: readonly (readonly [string, number])[]): Promise<KeyDigest[]> {
+  if (buckets.length === 0) return [];
+  const rows = await replica.db.query(
+    `SELECT r.model, r.key, r.hash FROM replication.record r
+       JOIN json_to_recordset($1) AS x (model text, bucket smallint) ON r.model = x.model AND r.bucket = x.bucket`,
+    [JSON.stringify(buckets.map(([model, bucket]) => ({ model, bucket })))],
+  );
+  return rows.map(([model, key, hash]) => [model as string, key as string, hash as string]);
+}

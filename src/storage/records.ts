@@ -1,0 +1,166 @@
+/**
+ * Reading records: the stored state, the captured writes that are not in it yet, and the model's row, all of one snapshot.
+ */
+import { largestStamp } from '../replication/clock.ts';
+import { merge, ordered, type State } from '../replication/merge.ts';
+import { show, type View } from '../replication/policy.ts';
+import type { Fields, Vector, Version } from '../replication/version.ts';
+import { writeLocally, type LocalWrite } from '../replication/write.ts';
+import type { Transaction } from './database.ts';
+import type { Replica } from './replica.ts';
+import type { ModelTable } from './tables.ts';
+
+/** A version as `replication.record` and `replication.conflict` hold it. */
+interface StoredVersion {
+  readonly v: Vector;
+  readonly s: Version['stamps'];
+  readonly f?: Fields | null;
+  readonly r?: Version['resolution'];
+}
+
+/** What is stored of a record. */
+export interface StoredRecord {
+  readonly table: ModelTable;
+  readonly key: string;
+  /** 0 where nothing is stored. */
+  readonly position: number;
+  readonly origin: string | null;
+  readonly state: State;
+  /** The vector of the version shown, where there is a choice. */
+  readonly shown: Vector | null;
+  /** Why the state cannot be shown; then `held` is the version in the row, null where there is no row. */
+  readonly waiting: string | null;
+  readonly held: Version | null;
+  /** Of the stored state, in decimal digits; null where nothing is stored. */
+  readonly hash: string | null;
+  /** The model's row; null where there is none. */
+  readonly row: Fields | null;
+  readonly writes: readonly LocalWrite[];
+  /** Where the writes lie in the log. */
+  readonly places: readonly string[];
+}
+
+/** A record with its captured writes folded in: as it would be stored now. */
+export interface SettledRecord extends StoredRecord {
+  readonly settled: State;
+  /** What the row shows. */
+  readonly view: View;
+  /** Null where a local write has ended the waiting. */
+  readonly stillWaiting: string | null;
+}
+
+const KINDS = { I: 'insert', U: 'update', D: 'delete' } as const;
+
+/**
+ * Locks the rows of these keys, in key order, as local writers lock them: their captured writes are all visible afterwards and no more can come.
+ */
+export async function lockRows(tx: Transaction, table: ModelTable, keys: readonly string[]): Promise<void> {
+  const { column, type } = table.keyColumn;
+  await tx.query(
+    `SELECT FROM ${table.table} t JOIN unnest($1::text[]) AS k (key) ON t.${column} = k.key::${type} ORDER BY t.${column} FOR UPDATE OF t`,
+    [keys],
+  );
+}
+
+/** Reads records; one answer a key, in the order of the keys. */
+export async function readRecords(tx: Transaction, table: ModelTable, keys: readonly string[]): Promise<StoredRecord[]> {
+  if (keys.length === 0) return [];
+  const { column, type } = table.keyColumn;
+  const rows = await tx.query(
+    `SELECT k.key, r.position, r.origin, r.versions, r.shown, r.waiting, r.held, r.hash, l.writes, t.${column} IS NOT NULL
+            ${table.columns.map((c) => `, t.${c.column}::text`).join('')}
+       FROM unnest($1::text[]) WITH ORDINALITY AS k (key, n)
+       LEFT JOIN replication.record r ON r.model = $2 AND r.key = k.key
+       LEFT JOIN ${table.table} t ON t.${column} = k.key::${type}
+       LEFT JOIN LATERAL (
+         SELECT json_agg(json_build_array(l.ctid::text, l.op, l.clock, l.fields, l.incarnation) ORDER BY l.seq) AS writes
+           FROM replication.log l WHERE l.model = $2 AND l.key = k.key
+       ) l ON true
+      ORDER BY k.n`,
+    [keys, table.name],
+  );
+  return rows.map((row) => toRecord(table, row));
+}
+
+/** Folds a record's captured writes into its state. Pure. */
+export function settle(record: StoredRecord, replica: Pick<Replica, 'name' | 'policy'>): SettledRecord {
+  const { state, row, writes, waiting, held } = record;
+  const view: View =
+    waiting === null ? show(state, replica.policy, replica.name, record.shown) : { fields: row, version: held };
+  const own = writes.map((write) => ({ ...write, replica: `${replica.name}.${write.replica}` }));
+  const [first, ...rest] = own;
+  if (first === undefined) return { ...record, settled: state, view, stillWaiting: waiting };
+  // A write to a row that does not show the state has not seen the state: it becomes a side of its own.
+  const settled =
+    waiting === null
+      ? writeLocally(state, view, replica.policy, own, row)
+      : merge(
+          state,
+          writeLocally(
+            held === null ? [] : [held],
+            view,
+            'manual',
+            [{ ...first, clock: Math.max(first.clock, largestStamp(state) + 1) }, ...rest],
+            row,
+          ),
+        );
+  const written = settled.find((version) => !state.includes(version));
+  return {
+    ...record,
+    settled,
+    view: show(settled, replica.policy, replica.name, written?.vector ?? record.shown),
+    stillWaiting: null,
+  };
+}
+
+/** The versions of a record as they are stored. */
+export function encodeState(state: State, asRow: boolean): string {
+  return JSON.stringify(state.map((version) => encodeVersion(version, asRow && version.fields !== null)));
+}
+
+export function encodeVersion({ vector, stamps, fields, resolution }: Version, asRow = false): StoredVersion {
+  return { v: vector, s: stamps, ...(asRow ? {} : { f: fields }), ...(resolution && { r: resolution }) };
+}
+
+/** @param row - The values of a version that is stored without them. */
+export function decodeVersion({ v, s, f, r }: StoredVersion, row: Fields | null): Version {
+  return { vector: v, stamps: s, fields: f === undefined ? row : f, ...(r && { resolution: r }) };
+}
+
+export function decodeState(versions: string, row: Fields | null): State {
+  const stored = JSON.parse(versions) as StoredVersion[];
+  return ordered(stored.map((version) => decodeVersion(version, row)));
+}
+
+function toRecord(table: ModelTable, columns: readonly (string | null)[]): StoredRecord {
+  const [key, position, origin, versions, shown, waiting, held, hash, writes, present, ...values] = columns;
+  const row = present === 't' ? toFields(table, values) : null;
+  const log = writes ? (JSON.parse(writes) as [string, keyof typeof KINDS, number, string[] | null, string][]) : [];
+  return {
+    table,
+    key: key as string,
+    position: Number(position ?? 0),
+    origin: origin ?? null,
+    state: versions ? decodeState(versions, row) : [],
+    shown: shown ? (JSON.parse(shown) as Vector | null) : null,
+    waiting: waiting ?? null,
+    held: held ? decodeVersion(JSON.parse(held) as StoredVersion, row) : null,
+    hash: hash ?? null,
+    row,
+    writes: log.map(([, op, clock, fields, incarnation]) => ({
+      kind: KINDS[op],
+      replica: incarnation,
+      clock,
+      changed: fields ?? [],
+    })),
+    places: log.map(([place]) => place),
+  };
+}
+
+function toFields(table: ModelTable, values: readonly (string | null)[]): Fields {
+  const fields: Record<string, string | null> = {};
+  table.columns.forEach(({ field }, i) => {
+    fields[field.name] = values[i] ?? null;
+  });
+  return fields;
+}

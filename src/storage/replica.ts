@@ -1,0 +1,155 @@
+/** What the parts of storage share: the database, the models' tables, and who this replica is. */
+import type { ReplicatedModel } from '../replication/model.ts';
+import type { Policy } from '../replication/policy.ts';
+import type { Era } from '../replication/exchange.ts';
+import type { RosterMember } from '../replication/protocol.ts';
+import { installCapture } from './capture.ts';
+import type { Database, Transaction } from './database.ts';
+import { installSchema } from './schema.ts';
+import { describeTables, type ModelSource, type ModelTable } from './tables.ts';
+
+/** This replica's own side of the roster. */
+export interface Identity {
+  readonly id: string;
+  readonly name: string;
+  readonly slot: number;
+  readonly stride: number;
+}
+
+export interface Replica extends Identity {
+  readonly db: Database;
+  readonly policy: Policy;
+  /** By model. */
+  readonly tables: ReadonlyMap<string, ModelTable>;
+  /** What a fault of a peer or of the disk would show: told once each, never thrown. */
+  readonly report: (problem: string) => void;
+}
+
+export interface ReplicaOptions extends Omit<Identity, 'id'> {
+  readonly policy: Policy;
+  readonly models: readonly ModelSource[];
+  readonly report: (problem: string) => void;
+}
+
+/** The database belongs to another replica, or was set up otherwise. */
+export class IdentityError extends Error {}
+
+/**
+ * Makes a migrated database a replica's, or takes it up again: the schema `replication`, the triggers, the key sequences, and who it is.
+ *
+ * @throws IdentityError where the database was another replica's, or had another slot or stride.
+ */
+export async function openReplica(db: Database, options: ReplicaOptions): Promise<Replica> {
+  return db.transaction(async (tx) => {
+    await installSchema(tx);
+    const tables = await describeTables(tx, options.models);
+    const id = await identify(tx, options);
+    await installCapture(tx, tables);
+    for (const table of tables) await spaceKeys(tx, table, options);
+    const { name, slot, stride, policy, report } = options;
+    return { id, name, slot, stride, db, policy, report, tables: new Map(tables.map((table) => [table.name, table])) };
+  });
+}
+
+/** The models without what only storage needs to know. */
+export function modelsOf(replica: Replica): ReplicatedModel[] {
+  return [...replica.tables.values()].map(({ name, key, fields }) => ({ name, key, fields }));
+}
+
+/** This replica's incarnations in the order they began, the present one last. Begins the present one where no change of state has yet. */
+export async function readEras(replica: Replica): Promise<Era[]> {
+  const read = async (tx: Pick<Transaction, 'query'>): Promise<{ eras: Era[]; present: string }> => {
+    const rows = await tx.query(`SELECT replication.incarnation(), incarnation, first FROM replication.era ORDER BY ordinal`);
+    const eras = rows.map(([, incarnation, first]) => ({ incarnation: incarnation as string, first: Number(first) }));
+    return { eras, present: rows[0]?.[0] ?? '' };
+  };
+  const { eras, present } = await read(replica.db);
+  if (eras.at(-1)?.incarnation === present) return eras;
+  return replica.db.transaction(async (tx) => {
+    await beginChange(tx);
+    return (await read(tx)).eras;
+  });
+}
+
+/**
+ * Takes the state lock: one transaction at a time changes states, so that places in the feed become visible in the order they are given out. Writers of the models' tables do
+ * not wait for it.
+ *
+ * @returns The present incarnation, and the database's clock in microseconds.
+ */
+export async function beginChange(tx: Transaction): Promise<{ readonly incarnation: string; readonly clock: number }> {
+  const [row] = await tx.query('SELECT incarnation, clock FROM replication.begin_change()');
+  return { incarnation: row?.[0] as string, clock: Number(row?.[1]) };
+}
+
+/** Everyone this replica knows of, itself included. */
+export async function readRoster(db: Pick<Transaction, 'query'>): Promise<RosterMember[]> {
+  const rows = await db.query('SELECT id, name, slot, stride FROM replication.roster ORDER BY name');
+  return rows.map(([id, name, slot, stride]) => ({
+    id: id as string,
+    name: name as string,
+    slot: Number(slot),
+    stride: Number(stride),
+  }));
+}
+
+/** Learns of replicas. They must not clash with those known (see `rosterClash`). */
+export async function learnRoster(db: Pick<Transaction, 'query'>, members: readonly RosterMember[]): Promise<void> {
+  await db.query(
+    `INSERT INTO replication.roster (id, name, slot, stride)
+     SELECT id, name, slot, stride FROM json_to_recordset($1) AS x(id uuid, name text, slot integer, stride integer)
+     ON CONFLICT DO NOTHING`,
+    [JSON.stringify(members)],
+  );
+}
+
+async function identify(tx: Transaction, options: ReplicaOptions): Promise<string> {
+  const { name, slot, stride, policy } = options;
+  await tx.query(
+    'INSERT INTO replication.replica (name, slot, stride, policy) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING',
+    [name, slot, stride, policy],
+  );
+  const [row] = await tx.query('SELECT id, name, slot, stride FROM replication.replica');
+  const [id, storedName, storedSlot, storedStride] = row ?? [];
+  if (storedName !== name) {
+    throw new IdentityError(`this database belongs to replica "${storedName}", not "${name}". Give "${name}" a database of its own.`);
+  }
+  if (Number(storedSlot) !== slot || Number(storedStride) !== stride) {
+    throw new IdentityError(
+      `this database was set up with SLOT ${storedSlot} and ID_STRIDE ${storedStride}, not ${slot} and ${stride}: the keys already given out would collide with other replicas'. Set them back.`,
+    );
+  }
+  await learnRoster(tx, [{ id: id as string, name, slot, stride }]);
+  return id as string;
+}
+
+/**
+ * Sets a model's key sequence to give out the keys of this replica's slot alone, past the largest there is: a database that was restored may meet keys that it gave out
+ * before.
+ */
+async function spaceKeys(tx: Transaction, table: ModelTable, { slot, stride }: ReplicaOptions): Promise<void> {
+  const { column } = table.keyColumn;
+  const [found] = await tx.query('SELECT pg_get_serial_sequence($1, $2)', [table.table, column.slice(1, -1).replaceAll('""', '"')]);
+  const sequence = found?.[0];
+  if (!sequence) return;
+  const [row] = await tx.query(
+    `SELECT s.last_value, s.is_called, q.seqincrement, coalesce((SELECT max(${column}) FROM ${table.table}), 0)
+       FROM ${sequence} s, pg_sequence q WHERE q.seqrelid = $1::regclass`,
+    [sequence],
+  );
+  const [last, called, increment, largest] = row ?? [];
+  const next = Number(last) + (called === 't' ? Number(increment) : 0);
+  if (Number(increment) === stride && next % stride === slot % stride && next > (await largestOwn(tx, table, slot, stride))) return;
+  const from = Math.max(Number(largest), 0);
+  const start = from - (from % stride) + slot + (slot <= from % stride ? stride : 0);
+  await tx.query(`ALTER SEQUENCE ${sequence} INCREMENT BY ${stride}`);
+  await tx.query('SELECT setval($1::regclass, $2, false)', [sequence, start]);
+}
+
+async function largestOwn(tx: Transaction, table: ModelTable, slot: number, stride: number): Promise<number> {
+  const { column } = table.keyColumn;
+  const [row] = await tx.query(
+    `SELECT ${column} FROM ${table.table} WHERE ${column} % ${stride} = ${slot % stride} ORDER BY ${column} DESC LIMIT 1`,
+  );
+  return Number(row?.[0] ?? 0);
+}

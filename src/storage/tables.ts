@@ -1,0 +1,67 @@
+/** The tables of the replicated models, as the database's catalogue describes them. */
+import type { ReplicatedField, ReplicatedModel } from '../replication/model.ts';
+import { quote, type Transaction } from './database.ts';
+
+/** A model and the names of its table and columns in the Prisma schema. */
+export interface ModelSource extends ReplicatedModel {
+  /** Null: the search path's first schema. */
+  readonly schema: string | null;
+  readonly table: string;
+  /** The column of each field, the key's included. */
+  readonly columns: Readonly<Record<string, string>>;
+}
+
+export interface Column {
+  readonly field: ReplicatedField;
+  /** Quoted. */
+  readonly column: string;
+  /** As `format_type` writes it: `integer`, `timestamp(3) with time zone`, `"Role"`, … */
+  readonly type: string;
+}
+
+/** A replicated model's table. */
+export interface ModelTable extends ReplicatedModel {
+  /** Quoted, with its schema. */
+  readonly table: string;
+  readonly keyColumn: Column;
+  readonly columns: readonly Column[];
+}
+
+/**
+ * Looks the models' tables up.
+ *
+ * @throws Error where a table or column is missing: the migrations do not fit the Prisma schema.
+ */
+export async function describeTables(tx: Transaction, sources: readonly ModelSource[]): Promise<ModelTable[]> {
+  const tables: ModelTable[] = [];
+  for (const source of sources) {
+    const table = source.schema === null ? quote(source.table) : `${quote(source.schema)}.${quote(source.table)}`;
+    const rows = await tx.query(
+      `SELECT a.attname, format_type(a.atttypid, a.atttypmod), n.nspname, c.relname
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid
+        WHERE c.oid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped`,
+      [table],
+    );
+    const types = new Map(rows.map(([name, type]) => [name, type as string]));
+    const [, , schema, relation] = rows[0] ?? [];
+    const describe = (field: ReplicatedField): Column => {
+      const column = source.columns[field.name] ?? field.name;
+      const type = types.get(column);
+      if (type === undefined) {
+        throw new Error(
+          `table ${table} has no column ${quote(column)} for field ${source.name}.${field.name}. Make a migration that fits prisma/schema.prisma.`,
+        );
+      }
+      return { field, column: quote(column), type };
+    };
+    tables.push({
+      name: source.name,
+      key: source.key,
+      fields: source.fields,
+      keyColumn: describe(source.key),
+      columns: source.fields.map(describe),
+      table: `${quote(schema as string)}.${quote(relation as string)}`,
+    });
+  }
+  return tables;
+}

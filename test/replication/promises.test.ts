@@ -1,0 +1,100 @@
+/** The design's promises over random histories of 2 to 5 replicas: lost, repeated and reordered deliveries, skewed clocks, restores. */
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+
+import type { Policy } from '../../src/replication/policy.ts';
+import { holds } from '../support/oracle.ts';
+import type { World } from '../support/world.ts';
+import { divergence, heldAnywhere, keysOf, misjudged, play, POLICIES, settle, steps, syncAll, worldOf, type Kinds, type Topology } from './steps.ts';
+
+/** A larger run: FUZZ=20000 takes minutes, with another seed each time. */
+const fuzz = Number(process.env['FUZZ'] ?? 0);
+const runs = fuzz > 0 ? { numRuns: fuzz } : { numRuns: 250, seed: 20240607 };
+
+const topology = fc.constantFrom<Topology>('mesh', 'ring', 'chain', 'star');
+const policy = fc.constantFrom(...POLICIES);
+const samePolicy = fc.tuple(policy, fc.integer({ min: 2, max: 5 })).map(([one, count]) => Array<Policy>(count).fill(one));
+const mixedPolicies = fc.array(policy, { minLength: 2, maxLength: 5 });
+
+const cases: readonly { name: string; policies: fc.Arbitrary<Policy[]>; kinds: Kinds }[] = [
+  { name: 'one policy', policies: samePolicy, kinds: {} },
+  { name: 'mixed policies', policies: mixedPolicies, kinds: {} },
+  { name: 'changes of policy', policies: mixedPolicies, kinds: { policies: true } },
+  { name: 'records that cannot be shown', policies: samePolicy, kinds: { waiting: true, policies: true } },
+  { name: 'restarts and restores', policies: samePolicy, kinds: { crashes: true } },
+  { name: 'everything', policies: mixedPolicies, kinds: { crashes: true, waiting: true, policies: true } },
+];
+
+describe.each(cases)('with $name', ({ policies, kinds }) => {
+  it('replicas converge, lose nothing, and then send nothing', () => {
+    fc.assert(
+      fc.property(policies, topology, steps(kinds, 60), (own, links, history) => {
+        const world = worldOf(own);
+        play(world, history);
+        for (const { name } of world.replicas) world.unblock(name);
+        const before = new Map(keysOf(world).map((key) => [key, heldAnywhere(world, key)]));
+        settle(world, links);
+        expect(divergence(world)).toBeNull();
+        for (const [key, held] of before) expect(heldAnywhere(world, key)).toBe(held);
+        expect(syncAll(world, links)).toBe(0);
+        expect(syncAll(world, 'mesh')).toBe(0);
+      }),
+      runs,
+    );
+  });
+
+  it('vectors tell exactly what was seen: no false conflict, no false order', () => {
+    fc.assert(
+      fc.property(policies, steps(kinds, 60), (own, history) => {
+        const world = worldOf(own);
+        play(world, history);
+        settle(world);
+        expect(misjudged(world)).toBeNull();
+      }),
+      runs,
+    );
+  });
+});
+
+describe('at every moment', () => {
+  it('no step but a restore takes away what a replica holds', () => {
+    fc.assert(
+      fc.property(mixedPolicies, steps({ waiting: true, policies: true }, 40), (own, history) => {
+        const world = worldOf(own);
+        let before = new Map<string, bigint>();
+        play(world, history, () => {
+          const after = pasts(world);
+          for (const [place, held] of before) expect(holds(after.get(place) ?? 0n, held)).toBe(true);
+          before = after;
+        });
+      }),
+      runs,
+    );
+  });
+
+  it('every acknowledged write is in a version that is a side, or that a side has seen', () => {
+    fc.assert(
+      fc.property(mixedPolicies, steps({ waiting: true, policies: true }, 40), (own, history) => {
+        const world = worldOf(own);
+        play(world, history);
+        settle(world);
+        for (const [key, made] of world.oracle.pool) {
+          const sides = world.state('a', key);
+          for (const version of made) {
+            const past = world.oracle.past(version);
+            expect(sides.some((side) => holds(world.oracle.past(side), past))).toBe(true);
+          }
+        }
+      }),
+      runs,
+    );
+  });
+});
+
+function pasts(world: World): Map<string, bigint> {
+  return new Map(
+    world.replicas.flatMap(({ name, database }) =>
+      [...database.records].map(([key, { state }]) => [`${name}/${key}`, world.oracle.pastOf(state)] as const),
+    ),
+  );
+}

@@ -1,0 +1,54 @@
+/**
+ * One PostgreSQL server for the whole run of tests: an embedded one in a temporary folder, or the one of TEST_DATABASE_URL (its user must
+ * be allowed to create databases).
+ */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import pg from 'pg';
+import type { TestProject } from 'vitest/node';
+
+import { openEmbedded } from '../../src/storage/embedded.ts';
+
+declare module 'vitest' {
+  export interface ProvidedContext {
+    /** For creating databases; see `createTestDatabase`. */
+    postgresUrl: string;
+    /** Names what belongs to this run alone. */
+    postgresRun: string;
+  }
+}
+
+export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  const run = `${process.pid}_${Date.now().toString(36)}`;
+  project.provide('postgresRun', run);
+  const own = process.env['TEST_DATABASE_URL'];
+  if (own !== undefined && own !== '') {
+    project.provide('postgresUrl', own);
+    return () => dropTemplate(own, run);
+  }
+  const dataDir = await mkdtemp(join(tmpdir(), 'replique-test-'));
+  const server = await openEmbedded({
+    dataDir,
+    name: 'tests',
+    // Nothing here outlives the run, so nothing is written through to the disk.
+    settings: { fsync: 'off', synchronous_commit: 'off', full_page_writes: 'off', max_connections: '300', log_min_messages: 'fatal' },
+  }).catch(async (error: unknown) => {
+    await rm(dataDir, { recursive: true, force: true });
+    throw error;
+  });
+  project.provide('postgresUrl', server.url);
+  return async () => {
+    await server.close();
+    await rm(dataDir, { recursive: true, force: true });
+  };
+}
+
+/** Made by the first call of `createTestDatabase`. */
+async function dropTemplate(url: string, run: string): Promise<void> {
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  await client.query(`DROP DATABASE IF EXISTS template_${run} WITH (FORCE)`);
+  await client.end();
+}
