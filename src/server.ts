@@ -48,6 +48,10 @@ export function createServer(options: ServerOptions): Server {
 
   const route = (request: IncomingMessage, response: ServerResponse, proceed: () => void = () => {}): void => {
     if (closing) response.shouldKeepAlive = false;
+    if (!normalize(request)) {
+      refuseAsProblem(request, response, REFUSALS.malformed);
+      return;
+    }
     const path = pathOf(request);
     if (path.startsWith(PEERS)) {
       proceed();
@@ -141,6 +145,12 @@ interface Refusal {
 }
 
 const REFUSALS = {
+  malformed: {
+    status: 400,
+    title: 'Bad Request',
+    code: 'BAD_USER_INPUT',
+    detail: 'the address or the Host header of the request is malformed',
+  },
   forbidden: {
     status: 403,
     title: 'Forbidden',
@@ -223,6 +233,24 @@ function isCrossSite(request: IncomingMessage): boolean {
 
 function refuseUpgrade(socket: Duplex, status: string): void {
   socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
+}
+
+/**
+ * Gives a request the form that the handlers count on: a path as its target, and a host. Without one, or with one that makes no
+ * address, their libraries fail in ways of their own.
+ *
+ * @returns whether it could.
+ */
+function normalize(request: IncomingMessage): boolean {
+  const target = request.url ?? '/';
+  if (!target.startsWith('/')) {
+    // A proxy's form of a request: http://host/path.
+    if (!/^https?:\/\//i.test(target) || !URL.canParse(target)) return false;
+    const { pathname, search } = new URL(target);
+    request.url = pathname + search;
+  }
+  request.headers.host ||= 'localhost';
+  return /^[\w.:[\]%-]+$/.test(request.headers.host) && URL.canParse(`http://${request.headers.host}`);
 }
 
 function pathOf(request: IncomingMessage): string {

@@ -107,8 +107,8 @@ function startChild(config: ReplicaConfig, onProgress: (message: string) => void
   const stop = async () => {
     stopping = true;
     await endProcess(process, ended);
-    // One that was killed left its database server running.
-    if (config.databaseUrl === null) await stopEmbedded({ dataDir: config.dataDir, name: config.name }).catch(() => false);
+    // One that was killed left its database server running; any other end stops it.
+    if (config.databaseUrl === null && process.signalCode !== null) await stopEmbedded({ dataDir: config.dataDir, name: config.name }).catch(() => false);
   };
   return { config, ready, failed, stop };
 }

@@ -52,6 +52,17 @@ const documentOf = (bytes: number): string => {
   return JSON.stringify({ query: `{ __typename } #${'x'.repeat(bytes - frame)}` });
 };
 
+const get = (target: string, head: string): Promise<string> =>
+  new Promise((resolve) => {
+    const socket = connect(edges.port, '127.0.0.1', () => socket.write(`GET ${target} ${head}\r\nConnection: close\r\n\r\n`));
+    let text = '';
+    socket.setEncoding('utf8');
+    socket.on('data', (chunk) => {
+      text += String(chunk);
+    });
+    socket.on('close', () => resolve(text));
+  });
+
 describe('a body', () => {
   it('of 1 MiB is taken, with its length or without', async () => {
     const body = documentOf(MIB);
@@ -123,6 +134,31 @@ describe('a body', () => {
     await new Promise((resolve) => setTimeout(resolve, 50));
     expect(edges.logged).toEqual([]);
     expect((await edges.rest('GET', '/livez')).status).toBe(200);
+  });
+});
+
+describe('an address', () => {
+  it.each([
+    ['/livez', 'HTTP/1.1\r\nHost: a b'],
+    ['/graphql?query={__typename}', 'HTTP/1.1\r\nHost: a b'],
+    ['/graphql?query={__typename}', 'HTTP/1.1\r\nHost: x:y'],
+    ['*', 'HTTP/1.1\r\nHost: x'],
+    ['http://', 'HTTP/1.1\r\nHost: x'],
+  ])('%s with %j is 400, and shows nothing of the inside', async (target, head) => {
+    const answer = await get(target, head);
+    expect(answer).toContain('HTTP/1.1 400');
+    expect(answer).toContain('"code":"BAD_USER_INPUT"');
+    expect(answer).not.toMatch(/node_modules|at new URL/);
+    expect(edges.logged).toEqual([]);
+  });
+
+  it.each([
+    ['http://elsewhere/livez', 'HTTP/1.1\r\nHost: x', '"ok"'],
+    ['http://elsewhere/graphql?query={__typename}', 'HTTP/1.1\r\nHost: x', '"Query"'],
+    ['/livez', 'HTTP/1.1\r\nHost: [::1]:8001', '"ok"'],
+    ['/livez', 'HTTP/1.0', '"ok"'],
+  ])('%s with %j is answered', async (target, head, text) => {
+    expect(await get(target, head)).toContain(text);
   });
 });
 

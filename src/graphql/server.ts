@@ -31,7 +31,7 @@ export interface GraphQLEdge {
   close(): Promise<void>;
 }
 
-const WELCOME = `# Replique: one replica's data, its conflicts, and its peers.
+const WELCOME = `# This replica, its peers, its data.
 query Overview {
   replica {
     name
@@ -65,7 +65,7 @@ export function createGraphQL({ services, prisma, logger }: GraphQLOptions): Gra
   const yoga = createYoga<object, Context>({
     schema,
     context,
-    plugins: [onlyJson, ...limits()],
+    plugins: [onlyJson, explained, ...limits()],
     maskedErrors: { maskError: present },
     // Faults are logged where they are masked; what Yoga adds would log every expected error once more.
     logging: false,
@@ -106,5 +106,15 @@ const onlyJson: Plugin = {
     throw new GraphQLError(`the body is ${type ? `"${type}"` : 'of no named type'}; send it as application/json`, {
       extensions: { code: 'UNSUPPORTED_MEDIA_TYPE', http: { status: 415 } },
     });
+  },
+};
+
+/** Yoga says 406 with nothing else. */
+const explained: Plugin = {
+  onResponse({ response, setResponse, fetchAPI }) {
+    if (response.status !== 406) return;
+    const message = 'answers are application/json, application/graphql-response+json or, for subscriptions, text/event-stream';
+    const body = JSON.stringify({ errors: [{ message, extensions: { code: 'NOT_ACCEPTABLE' } }] });
+    setResponse(new fetchAPI.Response(body, { status: 406, headers: { 'content-type': 'application/json; charset=utf-8' } }));
   },
 };

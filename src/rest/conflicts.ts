@@ -37,8 +37,8 @@ const resolveBody = z
   })
   .openapi('ResolveConflict', { description: 'Either `chosen_version` or `values`.' });
 
-const localNumberInput = localId.clone().openapi({ type: 'integer', minimum: 1, example: 1 });
-const idParameter = z.object({ id: localNumberInput });
+const localNumberInput = localId.clone().openapi({ type: 'integer', minimum: 1 });
+const idParameter = z.object({ id: localNumberInput.openapi({ example: 1 }) });
 const CONFLICTS = '/api/v1/conflicts';
 
 /** @returns the routes below `/api/v1/conflicts`. */

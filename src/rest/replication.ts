@@ -46,7 +46,7 @@ export function replicationRoutes({ sync, conflicts }: Services): Route[] {
       method: 'post',
       path: '/api/v1/sync-to-{peer}',
       // Hono has no parameter for part of a segment.
-      pattern: `/api/v1/:target{${SYNC}.+}`,
+      pattern: `/api/v1/:target{${SYNC}[^/]+}`,
       tags: ['Replication'],
       summary: 'Send a peer every change it has not acknowledged',
       request: { params: z.object({ peer: z.string().openapi({ example: 'b' }) }) },

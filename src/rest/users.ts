@@ -18,8 +18,8 @@ const userSchema = z
   })
   .openapi('User');
 
-const key = userId.clone().openapi({ type: 'integer', minimum: 1, example: 1 });
-const idParameter = z.object({ id: key });
+const key = userId.clone().openapi({ type: 'integer', minimum: 1 });
+const idParameter = z.object({ id: key.openapi({ example: 1 }) });
 const pageParameters = z.object({
   first: pageSize.optional().openapi({ default: 100, description: 'How many at most.' }),
   after: key.optional().openapi({ description: 'The id of the last user of the page before.' }),

@@ -1,5 +1,28 @@
 /** Conflicts: the log, how its entries are settled, and who hears of them. */
+import { stampToInstant } from '../replication/clock.ts';
+import { changedFields, sides } from '../replication/conflict.ts';
+import type { ReplicatedModel } from '../replication/model.ts';
+import { foldByName, lastWrite, type Fields, type Vector } from '../replication/version.ts';
+import { decide, NoSuchSideError, NotShownError, type Decision } from '../storage/apply.ts';
+import {
+  countPending,
+  detectedAfter,
+  lastConflict,
+  listConflicts,
+  pendingIds,
+  readConflicts,
+  resolvedAfter,
+  type ConflictEntry,
+} from '../storage/conflicts.ts';
+import type { Replica } from '../storage/replica.ts';
+import { ServiceError } from './errors.ts';
+import { localId, pageSize, parse } from './input.ts';
+import type { Keeper } from './keeper.ts';
+import type { Notices } from './notices.ts';
 import type { VersionVector } from './records.ts';
+import { follow } from './follow.ts';
+import { toJsonValues } from './values.ts';
+import { z } from 'zod';
 
 export type ConflictKind = 'UPDATE_UPDATE' | 'UPDATE_DELETE' | 'INSERT_INSERT' | 'UNIQUE';
 export type ConflictStatus = 'PENDING' | 'RESOLVED';
@@ -68,4 +91,183 @@ export interface Conflicts {
    */
   detected(after: unknown, signal?: AbortSignal): Promise<AsyncIterableIterator<Conflict>>;
   resolvedFromNow(signal?: AbortSignal): Promise<AsyncIterableIterator<Conflict>>;
+}
+
+/** Checks values that a person gives for fields of a record: what goes in is what came from outside, what comes out is PostgreSQL's text. */
+export type ValuesParser = (values: unknown) => Fields;
+
+export interface ConflictsOptions {
+  readonly replica: Replica;
+  readonly keeper: Keeper;
+  readonly notices: Notices;
+  /** By model. */
+  readonly parsers: Readonly<Record<string, ValuesParser>>;
+  /** Carries resolutions to the peers. */
+  readonly deliver: () => Promise<Undelivered[]>;
+}
+
+/** Conflicts that one transaction resolves. */
+const RESOLVED_AT_ONCE = 1_000;
+const MAX_IDS = 10_000;
+
+const idList = z.array(localId).max(MAX_IDS);
+const sideName = z.string().max(64);
+
+export function createConflicts({ replica, keeper, notices, parsers, deliver }: ConflictsOptions): Conflicts {
+  const { db, tables } = replica;
+  const show = (entry: ConflictEntry): Conflict => toConflict(tables, entry);
+
+  async function one(id: string): Promise<Conflict | null> {
+    const [entry] = await readConflicts(db, [id]);
+    return entry ? show(entry) : null;
+  }
+
+  /** Resolves by id, a transaction for each thousand. */
+  async function resolveAllOf(ids: readonly string[], decision: Decision, strict: boolean): Promise<string[]> {
+    const resolved: string[] = [];
+    for (let i = 0; i < ids.length; i += RESOLVED_AT_ONCE) {
+      const done = await decide(replica, ids.slice(i, i + RESOLVED_AT_ONCE), decision, strict);
+      notices.conflicts(done.conflicts);
+      resolved.push(...done.resolved);
+    }
+    return resolved;
+  }
+
+  async function idsPending(): Promise<string[]> {
+    const { id: upTo } = await lastConflict(db);
+    const ids: string[] = [];
+    for (;;) {
+      const more = await pendingIds(db, ids.at(-1) ?? '0', upTo, 10_000);
+      ids.push(...more);
+      if (more.length < 10_000) return ids;
+    }
+  }
+
+  async function idsNamed(value: unknown): Promise<string[]> {
+    const ids = parse(idList, value, 'ids');
+    const known = new Set((await readConflicts(db, ids)).map(({ id }) => id));
+    const unknown = ids.filter((id) => !known.has(id));
+    if (unknown.length > 0) throw new ServiceError('NOT_FOUND', `there is no conflict ${unknown.slice(0, 5).join(', ')}: nothing was resolved.`);
+    return ids;
+  }
+
+  return {
+    async list({ status, first, after }) {
+      const page = {
+        status: status ?? null,
+        first: first === undefined || first === null ? 100 : parse(pageSize, first, 'first'),
+        before: after === undefined || after === null ? null : parse(localId, after, 'after'),
+      };
+      await keeper.settle();
+      return (await listConflicts(db, page)).map(show);
+    },
+
+    async get(id) {
+      const known = parse(localId, id, 'id');
+      await keeper.settle();
+      return one(known);
+    },
+
+    async resolveAll(strategy, ids) {
+      const began = performance.now();
+      await keeper.settle();
+      const wanted = ids === undefined || ids === null ? await idsPending() : await idsNamed(ids);
+      const resolved = await resolveAllOf(wanted, { strategy: strategy === 'LATEST' ? 'latest' : 'field-wise' }, false);
+      const undelivered = resolved.length > 0 ? await deliver() : [];
+      return {
+        resolved: resolved.length,
+        remaining: await countPending(db),
+        undelivered,
+        durationMs: performance.now() - began,
+        conflicts: async (first) => (await readConflicts(db, resolved.slice(0, parse(pageSize, first, 'first')))).map(show),
+      };
+    },
+
+    async resolveOne(id, { chosenVersion, values }) {
+      const known = parse(localId, id, 'id');
+      const chosen = chosenVersion !== undefined && chosenVersion !== null;
+      if (chosen === (values !== undefined && values !== null)) {
+        throw new ServiceError('BAD_USER_INPUT', 'name either the version to keep or the values, one of the two.');
+      }
+      await keeper.settle();
+      const conflict = await one(known);
+      if (conflict === null) throw new ServiceError('NOT_FOUND', `there is no conflict ${known}.`);
+      if (conflict.status === 'RESOLVED') throw alreadyResolved(conflict);
+      const parser = parsers[conflict.model];
+      if (!chosen && parser === undefined) throw new ServiceError('BAD_USER_INPUT', `conflicts of ${conflict.model} are settled by choosing a version.`);
+      const decision: Decision = chosen ? { side: sideLabel(chosenVersion, conflict) } : { values: (parser as ValuesParser)(values) };
+      try {
+        const [resolved] = await resolveAllOf([known], decision, true);
+        // Somebody else was faster.
+        if (resolved === undefined) throw alreadyResolved((await one(known)) as Conflict);
+      } catch (error) {
+        if (error instanceof NoSuchSideError) throw new ServiceError('BAD_USER_INPUT', error.message);
+        if (error instanceof NotShownError) throw new ServiceError('UNIQUE_VIOLATION', `the choice was not taken: ${error.message} Choose or enter other values.`);
+        throw error;
+      }
+      await deliver();
+      return (await one(known)) as Conflict;
+    },
+
+    async detected(after, signal) {
+      const last = await lastConflict(db);
+      let from = last.id;
+      if (after !== undefined && after !== null) {
+        from = parse(localId, after, 'after');
+        if ((await one(from)) === null) throw new ServiceError('BAD_USER_INPUT', `there is no conflict ${from} to go on after.`, [{ field: 'after', message: 'is no conflict of this replica' }]);
+      }
+      return follow(notices, from, async (id, limit) => (await detectedAfter(db, id, limit)).map((entry) => [entry.id, show(entry)]), signal);
+    },
+
+    async resolvedFromNow(signal) {
+      const { resolvedSeq } = await lastConflict(db);
+      return follow(notices, resolvedSeq, async (seq, limit) => (await resolvedAfter(db, seq, limit)).map((entry) => [entry.resolvedSeq as string, show(entry)]), signal);
+    },
+  };
+}
+
+/** An entry of the log as the API shows it. */
+export function toConflict(models: ReadonlyMap<string, ReplicatedModel>, entry: ConflictEntry): Conflict {
+  const { id, model, key, kind, status, fields, resolution, resolvedBy, resolvedFields } = entry;
+  const described = models.get(model);
+  const valuesOf = (values: Fields | null): Record<string, unknown> | null =>
+    values === null ? null : described ? toJsonValues(described, key, values) : { ...values };
+  return {
+    id,
+    model,
+    recordId: key,
+    kind,
+    status,
+    fields,
+    versions: sides(entry.sides).map(({ label, version }) => ({
+      recordId: key,
+      replica: label,
+      values: valuesOf(version.fields),
+      deleted: version.fields === null,
+      changedFields: changedFields(version, entry.sides),
+      updatedAt: stampToInstant(lastWrite(version.vector)[1]),
+      version: toVersionVector(version.vector),
+    })),
+    detectedAt: stampToInstant(entry.detectedAt),
+    resolvedAt: entry.resolvedAt === null ? null : stampToInstant(entry.resolvedAt),
+    resolution,
+    resolvedBy,
+    resolvedValues: status === 'RESOLVED' ? valuesOf(resolvedFields) : null,
+  };
+}
+
+/** A vector as the API shows it: by name, in decimal digits. */
+export function toVersionVector(vector: Vector): VersionVector {
+  return Object.fromEntries(Object.entries(foldByName(vector)).map(([name, stamp]) => [name, String(stamp)]));
+}
+
+/** `node_a` is taken for `a`, unless a side is named so. */
+function sideLabel(value: unknown, { versions }: Conflict): string {
+  const label = parse(sideName, value, 'chosenVersion');
+  const named = versions.some(({ replica }) => replica === label);
+  return named ? label : label.replace(/^node_/, '');
+}
+
+function alreadyResolved({ id, resolution, resolvedBy }: Conflict): ServiceError {
+  return new ServiceError('ALREADY_RESOLVED', `conflict ${id} is resolved already (${resolution}, on "${resolvedBy}").`);
 }

@@ -3,10 +3,10 @@
  * applies the last.
  */
 import { PeerRejectedError, type PeerClient } from '../peers/client.ts';
-import { resume, type Checkpoint } from '../replication/exchange.ts';
+import { resume, sameCheckpoint, type Checkpoint } from '../replication/exchange.ts';
 import { PROTOCOL, type HandshakeResponse } from '../replication/protocol.ts';
 import { applyRecords } from '../storage/apply.ts';
-import { storeAcknowledged, storeSynced } from '../storage/checkpoints.ts';
+import { readPeer, storeAcknowledged, storeSynced } from '../storage/checkpoints.ts';
 import type { ConflictRef } from '../storage/conflicts.ts';
 import { readFeed } from '../storage/feed.ts';
 import { readEras, type Replica } from '../storage/replica.ts';
@@ -63,7 +63,8 @@ export async function push({ replica, client, introductions, keeper, notices }: 
   async function sendFeed(peer: HandshakeResponse): Promise<void> {
     const eras = await readEras(replica);
     const { incarnation } = eras.at(-1) as (typeof eras)[number];
-    const { after, restored } = resume(peer.checkpoint, eras);
+    const { acknowledged } = await readPeer(replica.db, peer.name);
+    const { after, restored } = resume(peer.checkpoint, eras, acknowledged);
     if (restored) replica.report(`this database went back in time: peer "${client.name}" had taken more of its changes. What was lost comes back with its next sync`);
     const peerId = `${peer.name}.${peer.incarnation}`;
     let start: Checkpoint | null = peer.checkpoint;
@@ -71,8 +72,8 @@ export async function push({ replica, client, introductions, keeper, notices }: 
     for (;;) {
       const batch = await reading;
       const end: Checkpoint = { incarnation, position: batch.end };
-      if (batch.end === (start?.position ?? 0) && batch.records.length === 0) {
-        await storeAcknowledged(replica.db, peer.name, peer.incarnation, batch.end);
+      if (batch.records.length === 0 && !batch.more && sameCheckpoint(start, batch.end === 0 ? null : end)) {
+        if (peer.checkpoint !== null) await storeAcknowledged(replica.db, peer.name, peer.checkpoint);
         return;
       }
       if (batch.more) {
@@ -81,10 +82,10 @@ export async function push({ replica, client, introductions, keeper, notices }: 
         reading.catch(() => {});
       }
       const { name, id } = replica;
-      const answer = await client.changes({ protocol: PROTOCOL, sender: { name, id, incarnation }, start, end, records: [...batch.records] });
+      const answer = await client.changes({ protocol: PROTOCOL, sender: { name, id, incarnation }, receiver: peer.incarnation, start, end, records: [...batch.records] });
       const reported = await applyRecords(replica, peer, answer.records, null);
       notices.conflicts(reported.conflicts);
-      await storeAcknowledged(replica.db, peer.name, peer.incarnation, batch.end);
+      await storeAcknowledged(replica.db, peer.name, { ...end, taker: peer.incarnation });
       total = addTo(total, batch.records.length, answer, reported.conflicts.detected);
       if (!batch.more) return;
       start = end;

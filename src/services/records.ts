@@ -1,5 +1,11 @@
 /** What replication knows of a record, whatever its model: its version, and the conflict that waits on it. */
-import type { Conflict } from './conflicts.ts';
+import { stampToInstant } from '../replication/clock.ts';
+import { join, lastWrite, type Vector } from '../replication/version.ts';
+import { pendingOf } from '../storage/conflicts.ts';
+import { readRecords, settle, type SettledRecord } from '../storage/records.ts';
+import type { Replica } from '../storage/replica.ts';
+import { toConflict, toVersionVector, type Conflict } from './conflicts.ts';
+import type { Keeper } from './keeper.ts';
 
 /** For each replica whose write is known, the stamp of its last write, in decimal digits: `{"a": "1764000000000000"}`. */
 export type VersionVector = Readonly<Record<string, string>>;
@@ -15,4 +21,34 @@ export interface Records {
   versions(model: string, keys: readonly string[]): Promise<(RecordVersion | null)[]>;
   /** The pending conflict of each record, in the order of the keys; null where there is none. */
   conflicts(model: string, keys: readonly string[]): Promise<(Conflict | null)[]>;
+}
+
+export function createRecords(replica: Replica, keeper: Keeper): Records {
+  return {
+    async versions(model, keys) {
+      const table = replica.tables.get(model);
+      if (table === undefined) return keys.map(() => null);
+      const records = await replica.db.transaction((tx) => readRecords(tx, table, keys));
+      return records.map((record) => {
+        const vector = shownVector(settle(record, replica));
+        return vector && { version: toVersionVector(vector), updatedAt: stampToInstant(lastWrite(vector)[1]) };
+      });
+    },
+
+    async conflicts(model, keys) {
+      await keeper.settle();
+      const entries = new Map((await pendingOf(replica.db, model, keys)).map((entry) => [entry.key, entry]));
+      return keys.map((key) => {
+        const entry = entries.get(key);
+        return entry ? toConflict(replica.tables, entry) : null;
+      });
+    },
+  };
+}
+
+/** The vector of what a record's row shows; null where nothing is known of it. A view of several sides has seen them all. */
+export function shownVector({ view, settled, stillWaiting }: SettledRecord): Vector | null {
+  if (view.version !== null) return view.version.vector;
+  if (stillWaiting !== null || settled.length === 0) return null;
+  return join(settled.map((version) => version.vector));
 }

@@ -1,4 +1,13 @@
 /** What this replica knows of itself and of its peers. */
+import { stampToInstant } from '../replication/clock.ts';
+import { latest } from '../replication/policy.ts';
+import { countPending } from '../storage/conflicts.ts';
+import { readPeer, readPending } from '../storage/checkpoints.ts';
+import { readWaiting } from '../storage/apply.ts';
+import { countRecords, fenceSeconds, type Replica } from '../storage/replica.ts';
+import { pageSize, parse } from './input.ts';
+import type { LinkStatus } from './sync.ts';
+import { toJsonValues } from './values.ts';
 
 export type PeerState = 'CONNECTED' | 'UNREACHABLE' | 'REJECTED' | 'UNKNOWN';
 
@@ -30,6 +39,53 @@ export interface ReplicaStatus {
   peers(): Promise<PeerStatus[]>;
   /** Records set aside, in order of key, at most `first`. */
   waiting(first: number): Promise<WaitingRecord[]>;
+  /** Age in seconds of the oldest transaction that writes; 0 where there is none. What it has written is not on its way before it commits. */
+  fenceSeconds(): Promise<number>;
   /** True when the database answers and is migrated. */
   ready(): Promise<boolean>;
+}
+
+/** @param links - The present links, asked for at each call. */
+export function createStatus(replica: Replica, links: () => readonly LinkStatus[]): ReplicaStatus {
+  return {
+    name: replica.name,
+    records: () => countRecords(replica),
+    pendingConflicts: () => countPending(replica.db),
+
+    peers: () =>
+      Promise.all(
+        links().map(async ({ client, state, consistency }) => {
+          const peer = await readPeer(replica.db, client.name);
+          const { changes, lagSeconds } = await readPending(replica, peer);
+          return {
+            name: client.name,
+            url: client.url,
+            state,
+            lastSyncAt: peer.lastSyncAt === null ? null : stampToInstant(peer.lastSyncAt),
+            pendingChanges: changes,
+            lagSeconds,
+            consistency,
+          };
+        }),
+      ),
+
+    async waiting(first) {
+      const records = await readWaiting(replica, parse(pageSize, first, 'first'));
+      return records.map(({ table, key, waiting, settled }) => {
+        const fields = settled.length > 0 ? latest(settled).fields : null;
+        return { model: table.name, recordId: key, reason: waiting ?? '', values: fields && toJsonValues(table, key, fields) };
+      });
+    },
+
+    fenceSeconds: () => fenceSeconds(replica),
+
+    async ready() {
+      try {
+        await replica.db.query('SELECT FROM replication.replica');
+        return true;
+      } catch {
+        return false;
+      }
+    },
+  };
 }

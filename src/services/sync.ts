@@ -1,5 +1,20 @@
-/** Sending this replica's changes to a peer. */
-import type { Conflict } from './conflicts.ts';
+/** Sending this replica's changes to its peers, and taking over theirs. */
+import { PeerRejectedError, PeerUnreachableError, type PeerClient } from '../peers/client.ts';
+import { RefusalError, type PeerHandlers } from '../peers/endpoint.ts';
+import { applyRecords, BatchError } from '../storage/apply.ts';
+import { pendingOf, type ConflictEntry } from '../storage/conflicts.ts';
+import { readPeer, storeOwed } from '../storage/checkpoints.ts';
+import { readDigests, readKeyDigests } from '../storage/digest.ts';
+import { readRoster, type Replica } from '../storage/replica.ts';
+import { compareWith } from './consistency.ts';
+import { pageSize, parse } from './input.ts';
+import { toConflict, type Conflict, type Undelivered } from './conflicts.ts';
+import { ServiceError } from './errors.ts';
+import { IntroductionError, type Introductions } from './introductions.ts';
+import type { Keeper } from './keeper.ts';
+import { push, type Pushed } from './links.ts';
+import type { Notices } from './notices.ts';
+import type { PeerState } from './status.ts';
 
 export interface SyncResult {
   readonly peer: string;
@@ -20,4 +35,228 @@ export interface Sync {
    * @throws ServiceError UNKNOWN_PEER, PEER_UNREACHABLE, PEER_REJECTED.
    */
   syncTo(peer: string): Promise<SyncResult>;
+}
+
+/** What is known of the link to a peer while this process runs. */
+export interface LinkStatus {
+  readonly client: PeerClient;
+  readonly state: PeerState;
+  /** 0 to 1; null until first compared. */
+  readonly consistency: number | null;
+}
+
+export interface SyncService extends Sync {
+  readonly links: readonly LinkStatus[];
+  /** What answers the peers. */
+  readonly handlers: PeerHandlers;
+  /** Carries a resolution to every peer that can be reached; what cannot be is owed, and goes with the next sync in either direction. */
+  deliver(): Promise<Undelivered[]>;
+  close(): Promise<void>;
+}
+
+export interface SyncEvents {
+  /** A sync with a peer is over. */
+  readonly finished: (peer: string, outcome: 'success' | 'failure') => void;
+  readonly applied: (peer: string, records: number) => void;
+  readonly failed: (error: unknown, what: string) => void;
+}
+
+export interface SyncOptions {
+  readonly replica: Replica;
+  readonly clients: readonly PeerClient[];
+  readonly introductions: Introductions;
+  readonly keeper: Keeper;
+  readonly notices: Notices;
+  readonly events: SyncEvents;
+}
+
+const COMPARE_MS = 30_000;
+/** The receiver's differing states that one answer holds, in bytes, about; the others go with its own feed. */
+const REPORTED_BYTES = 16 * 1024 * 1024;
+
+interface Link {
+  readonly client: PeerClient;
+  state: PeerState;
+  consistency: number | null;
+  /** The push under way, and the one after it. */
+  busy: Promise<unknown> | null;
+  comparing: Promise<void> | null;
+}
+
+export function createSync({ replica, clients, introductions, keeper, notices, events }: SyncOptions): SyncService {
+  const links = new Map<string, Link>(
+    clients.map((client) => [client.name, { client, state: 'UNKNOWN', consistency: null, busy: null, comparing: null }]),
+  );
+  let closed = false;
+
+  /** One push to a peer at a time: its checkpoint allows no other. */
+  async function pushTo(link: Link, answering: boolean): Promise<Pushed> {
+    while (link.busy !== null) await link.busy.catch(() => {});
+    const work = push({ replica, client: link.client, introductions, keeper, notices }, answering);
+    link.busy = work;
+    const { name } = link.client;
+    try {
+      const pushed = await work;
+      link.state = 'CONNECTED';
+      events.finished(name, 'success');
+      void compare(link);
+      return pushed;
+    } catch (error) {
+      events.finished(name, 'failure');
+      throw asServiceError(link, error);
+    } finally {
+      link.busy = null;
+    }
+  }
+
+  function compare(link: Link): Promise<void> {
+    if (closed) return Promise.resolve();
+    link.comparing ??= compareWith(replica, link.client)
+      .then(
+        (ratio) => {
+          link.consistency = ratio;
+          link.state = 'CONNECTED';
+        },
+        (error: unknown) => {
+          if (error instanceof PeerUnreachableError) link.state = 'UNREACHABLE';
+          else if (!(error instanceof PeerRejectedError) && !closed) events.failed(error, `comparing with peer "${link.client.name}"`);
+        },
+      )
+      .finally(() => {
+        link.comparing = null;
+      });
+    return link.comparing;
+  }
+
+  const timer = setInterval(() => {
+    for (const link of links.values()) void compare(link);
+  }, COMPARE_MS);
+
+  /** What a peer is owed is carried to it when it shows that it is there. */
+  async function settleDebt(name: string): Promise<void> {
+    const link = links.get(name);
+    // While a sync is under way it carries the debt itself, and waiting for it could be waiting for ourselves.
+    if (link === undefined || link.busy !== null || !(await readPeer(replica.db, name)).owed) return;
+    await pushTo(link, true).catch((error: unknown) => events.failed(error, `carrying a resolution to peer "${name}"`));
+  }
+
+  async function senderIsKnown(sender: { readonly name: string; readonly id: string }): Promise<void> {
+    const known = (await readRoster(replica.db)).some(({ id, name }) => id === sender.id && name === sender.name);
+    if (!known) throw new RefusalError('REFUSED', `it does not know replica "${sender.name}". Begin with a handshake`);
+  }
+
+  return {
+    get links() {
+      return [...links.values()];
+    },
+
+    async syncTo(name) {
+      const link = links.get(name);
+      if (link === undefined) {
+        const known = [...links.keys()].map((peer) => `"${peer}"`).join(', ');
+        throw new ServiceError('UNKNOWN_PEER', `"${name}" is no peer of replica "${replica.name}". ${known ? `Its peers: ${known}.` : 'It has none; name them in PEERS.'}`);
+      }
+      const began = performance.now();
+      const { conflicts, ...counts } = await pushTo(link, false);
+      return {
+        peer: name,
+        ...counts,
+        durationMs: performance.now() - began,
+        conflicts: (first) => logged(replica, conflicts, parse(pageSize, first, 'first')),
+      };
+    },
+
+    async deliver() {
+      for (const { client } of links.values()) await storeOwed(replica.db, client.name);
+      const results = await Promise.all(
+        [...links.values()].map(async (link) => {
+          try {
+            await pushTo(link, false);
+            return [];
+          } catch (error) {
+            return [{ peer: link.client.name, reason: (error as Error).message }];
+          }
+        }),
+      );
+      return results.flat();
+    },
+
+    handlers: {
+      async handshake({ answering, ...peer }) {
+        await introductions.accept(null, peer, 0).catch((error: unknown) => {
+          throw error instanceof IntroductionError ? new RefusalError('REFUSED', error.message) : error;
+        });
+        if (!answering) await settleDebt(peer.name);
+        const link = links.get(peer.name);
+        if (link) link.state = 'CONNECTED';
+        const { taken } = await readPeer(replica.db, peer.name);
+        return { ...(await introductions.own()), checkpoint: taken };
+      },
+
+      async changes({ sender, receiver, start, end, records }) {
+        await senderIsKnown(sender);
+        try {
+          const { applied, skipped, conflicts, differing } = await applyRecords(replica, sender, records, { receiver, start, end });
+          notices.conflicts(conflicts);
+          events.applied(sender.name, applied);
+          return { applied, skipped, detected: conflicts.detected.map(({ model, key }) => [model, key]), records: bounded(differing) };
+        } catch (error) {
+          throw error instanceof BatchError ? new RefusalError(error.code, error.message) : error;
+        }
+      },
+
+      async digest({ buckets }) {
+        const [digests, keys] = await Promise.all([buckets.length === 0 ? readDigests(replica) : [], readKeyDigests(replica, buckets)]);
+        return { digests: digests.map((digest) => [...digest]), keys: keys.map((key) => [...key]) };
+      },
+    },
+
+    async close() {
+      closed = true;
+      clearInterval(timer);
+      await Promise.allSettled([...links.values()].flatMap(({ busy, comparing }) => [busy, comparing]));
+    },
+  };
+}
+
+/** A failed push in the terms of the contract; notes on the link what it says of the peer. */
+function asServiceError(link: Link, error: unknown): unknown {
+  if (error instanceof PeerUnreachableError) {
+    link.state = 'UNREACHABLE';
+    return new ServiceError('PEER_UNREACHABLE', error.message);
+  }
+  if (error instanceof PeerRejectedError) {
+    link.state = 'REJECTED';
+    return new ServiceError('PEER_REJECTED', error.message);
+  }
+  if (error instanceof IntroductionError) {
+    link.state = 'REJECTED';
+    return new ServiceError('PEER_REJECTED', `peer "${link.client.name}" does not fit this replica: ${error.message}.`);
+  }
+  if (error instanceof BatchError) {
+    link.state = 'REJECTED';
+    return new ServiceError('PEER_REJECTED', `peer "${link.client.name}" reported what this replica cannot take: ${error.message}. Nothing of it was taken over.`);
+  }
+  return error;
+}
+
+async function logged(replica: Replica, found: readonly (readonly [string, string])[], first: number): Promise<Conflict[]> {
+  const entries: ConflictEntry[] = [];
+  for (const model of replica.tables.keys()) {
+    const keys = found.filter(([name]) => name === model).map(([, key]) => key);
+    if (keys.length > 0) entries.push(...(await pendingOf(replica.db, model, keys)));
+  }
+  entries.sort((a, b) => Number(a.id) - Number(b.id));
+  return entries.slice(0, first).map((entry) => toConflict(replica.tables, entry));
+}
+
+function bounded<T>(records: readonly T[]): T[] {
+  const fitting: T[] = [];
+  let bytes = 0;
+  for (const record of records) {
+    bytes += JSON.stringify(record).length;
+    if (bytes > REPORTED_BYTES && fitting.length > 0) break;
+    fitting.push(record);
+  }
+  return fitting;
 }

@@ -1,4 +1,11 @@
-/** Users: the door for writes to the model, whoever calls. */
+/** Users: the door for writes to the model, whoever calls. What is written is captured by the database, as it is for any writer. */
+import { z } from 'zod';
+
+import { Prisma, type PrismaClient } from '../generated/prisma/client.ts';
+import { ServiceError } from './errors.ts';
+import { createUserInput, pageSize, parse, updateUserInput, userId } from './input.ts';
+import type { Keeper } from './keeper.ts';
+import type { VersionVector } from './records.ts';
 
 /** A user as the table holds it. */
 export interface UserRow {
@@ -19,4 +26,98 @@ export interface Users {
   update(id: unknown, input: unknown, expectedVersion?: unknown): Promise<UserRow>;
   /** Gives back the user as it was. @throws ServiceError BAD_USER_INPUT, NOT_FOUND. */
   delete(id: unknown): Promise<UserRow>;
+}
+
+export interface UsersOptions {
+  readonly prisma: PrismaClient;
+  readonly keeper: Keeper;
+  /** The version of a user that is shown, read within the transaction that holds its row. */
+  readonly versionOf: (key: string) => Promise<VersionVector | null>;
+}
+
+const versionVector = z.record(z.string().max(32), z.string().regex(/^\d{1,16}$/));
+
+export function createUsers({ prisma, keeper, versionOf }: UsersOptions): Users {
+  async function written<T>(write: () => Promise<T>): Promise<T> {
+    try {
+      const result = await write();
+      keeper.wake();
+      return result;
+    } catch (error) {
+      throw asServiceError(error);
+    }
+  }
+
+  return {
+    list({ first, after }) {
+      const take = first === undefined || first === null ? 100 : parse(pageSize, first, 'first');
+      const id = after === undefined || after === null ? 0 : parse(userId, after, 'after');
+      return prisma.user.findMany({ where: { id: { gt: id } }, orderBy: { id: 'asc' }, take });
+    },
+
+    async get(id) {
+      return prisma.user.findUnique({ where: { id: parse(userId, id, 'id') } });
+    },
+
+    async create(input) {
+      const data = parse(createUserInput, input, 'user');
+      return written(() => prisma.user.create({ data: { ...data, telephone: data.telephone ?? null } }));
+    },
+
+    async update(id, input, expectedVersion) {
+      const key = parse(userId, id, 'id');
+      const data = defined(parse(updateUserInput, input, 'user'));
+      if (expectedVersion === undefined || expectedVersion === null) {
+        return written(() => prisma.user.update({ where: { id: key }, data }).catch(missing(key)));
+      }
+      const expected = parse(versionVector, expectedVersion, 'expectedVersion');
+      return written(() =>
+        prisma.$transaction(async (tx) => {
+          // The row stays locked until the end, so that the version cannot move on between the look and the write.
+          const locked = await tx.$queryRaw<unknown[]>`SELECT 1 FROM users WHERE id = ${key} FOR UPDATE`;
+          if (locked.length === 0) throw notFound(key);
+          const present = await versionOf(String(key));
+          if (present === null || !sameVersion(present, expected)) {
+            throw new ServiceError('VERSION_MISMATCH', `user ${key} has moved on: its version is ${JSON.stringify(present)}. Read it again and decide anew.`);
+          }
+          return tx.user.update({ where: { id: key }, data });
+        }),
+      );
+    },
+
+    async delete(id) {
+      const key = parse(userId, id, 'id');
+      return written(() => prisma.user.delete({ where: { id: key } }).catch(missing(key)));
+    },
+  };
+
+}
+
+/** What Prisma says of a row that is not there. */
+function missing(id: number): (error: unknown) => never {
+  return (error) => {
+    throw isKnown(error, 'P2025') ? notFound(id) : error;
+  };
+}
+
+function notFound(id: number): ServiceError {
+  return new ServiceError('NOT_FOUND', `there is no user ${id}.`);
+}
+
+function asServiceError(error: unknown): unknown {
+  if (!isKnown(error, 'P2002')) return error;
+  return new ServiceError('UNIQUE_VIOLATION', 'another user has this email. Give another one.', [{ field: 'email', message: 'is taken' }]);
+}
+
+function isKnown(error: unknown, code: string): error is Prisma.PrismaClientKnownRequestError {
+  return error instanceof Prisma.PrismaClientKnownRequestError && error.code === code;
+}
+
+function defined<T extends object>(input: T): { [K in keyof T]: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(input).filter(([, value]) => value !== undefined)) as { [K in keyof T]: Exclude<T[K], undefined> };
+}
+
+function sameVersion(a: VersionVector, b: VersionVector): boolean {
+  const names = Object.keys(a);
+  return names.length === Object.keys(b).length && names.every((name) => Object.hasOwn(b, name) && a[name] === b[name]);
 }

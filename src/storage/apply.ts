@@ -4,7 +4,7 @@
 import { choose, chooseValues, isConflict, sides } from '../replication/conflict.ts';
 import { receive, sameCheckpoint, type Checkpoint } from '../replication/exchange.ts';
 import { merge, type State } from '../replication/merge.ts';
-import { show } from '../replication/policy.ts';
+import { show, type Policy } from '../replication/policy.ts';
 import { fromWire, toWire, type WireRecord } from '../replication/protocol.ts';
 import type { Fields } from '../replication/version.ts';
 import { resolve, type Choice } from '../replication/write.ts';
@@ -12,7 +12,7 @@ import { writeChanges, type Change } from './changes.ts';
 import { readPeer, storeTaken } from './checkpoints.ts';
 import { readConflicts, type ConflictChanges, type ConflictEntry } from './conflicts.ts';
 import type { Transaction } from './database.ts';
-import { originOf } from './feed.ts';
+import { fold, originOf } from './feed.ts';
 import { lockRows, readRecords, settle, type SettledRecord } from './records.ts';
 import { beginChange, type Replica } from './replica.ts';
 import type { ModelTable } from './tables.ts';
@@ -39,24 +39,24 @@ export interface Applied {
  * Takes over what a peer sent or reported.
  *
  * @param sender - The peer and its incarnation.
- * @param checkpoint - `start` must be the checkpoint stored, or the batch is refused: then one before it was lost. `end` is stored with the changes. Null for what a peer
- *   reports beside its feed.
+ * @param checkpoint - `start` must be the checkpoint stored, or the batch is refused: then one before it was lost. `receiver` must be the present incarnation: what this replica
+ *   once sent was withheld from the batch, and may be lost since. `end` is stored with the changes. Null for what a peer reports beside its feed.
  * @throws BatchError
  */
 export async function applyRecords(
   replica: Replica,
   sender: { readonly name: string; readonly incarnation: string },
   records: readonly WireRecord[],
-  checkpoint: { readonly start: Checkpoint | null; readonly end: Checkpoint } | null,
+  checkpoint: { readonly receiver: string; readonly start: Checkpoint | null; readonly end: Checkpoint } | null,
 ): Promise<Applied> {
   for (const [model, key, versions] of records) checkFields(replica, model, key, versions);
   const peerId = `${sender.name}.${sender.incarnation}`;
   return replica.db.transaction(async (tx) => {
-    const { clock } = await beginChange(tx);
+    const { clock, incarnation } = await beginChange(tx);
     if (checkpoint) {
       const { taken } = await readPeer(tx, sender.name);
-      if (!sameCheckpoint(taken, checkpoint.start)) {
-        throw new BatchError('CHECKPOINT_MISMATCH', 'the batch does not start where the last one ended: one in between was lost, or another process sends too. Begin with a handshake.');
+      if (checkpoint.receiver !== incarnation || !sameCheckpoint(taken, checkpoint.start)) {
+        throw new BatchError('CHECKPOINT_MISMATCH', 'the batch does not start where the last one ended: one in between was lost, another process sends too, or the database was restarted. Begin with a handshake.');
       }
     }
     const changes: Change[] = [];
@@ -77,7 +77,7 @@ export async function applyRecords(
       }
     }
     const written = await writeChanges(tx, replica, clock, changes);
-    if (checkpoint) await storeTaken(tx, sender.name, checkpoint.end);
+    if (checkpoint) await storeTaken(tx, sender.name, { ...checkpoint.end, taker: incarnation });
     return { applied, skipped: records.length - applied, conflicts: written.conflicts, differing };
   });
 }
@@ -136,10 +136,31 @@ export async function retryWaiting(replica: Replica, limit: number): Promise<Con
   return presentAgain(replica, 'waiting IS NOT NULL', limit);
 }
 
-/** Shows every record of several versions anew, after the policy was changed. */
-export async function applyPolicy(replica: Replica): Promise<ConflictChanges | null> {
+/** What waits, in order of key, at most `limit` records. */
+export async function readWaiting(replica: Replica, limit: number): Promise<SettledRecord[]> {
+  return replica.db.transaction(async (tx) => {
+    const found: SettledRecord[] = [];
+    for (const table of replica.tables.values()) {
+      const keys = await tx.query('SELECT key FROM replication.record WHERE model = $1 AND waiting IS NOT NULL ORDER BY key LIMIT $2', [
+        table.name,
+        limit - found.length,
+      ]);
+      found.push(...(await readRecords(tx, table, keys.map(([key]) => key as string))).map((record) => settle(record, replica)));
+    }
+    return found;
+  });
+}
+
+/**
+ * Shows every record of several versions anew, after the policy was changed.
+ *
+ * Writes captured under the old policy saw what was shown under it, and are folded by it first.
+ */
+export async function applyPolicy(replica: Replica, onConflicts: (changes: ConflictChanges) => void): Promise<ConflictChanges | null> {
   const [row] = await replica.db.query('SELECT policy FROM replication.replica');
-  if (row?.[0] === replica.policy) return null;
+  const before = row?.[0] as Policy;
+  if (before === replica.policy) return null;
+  await fold({ ...replica, policy: before }, onConflicts);
   const conflicts = await presentAgain(replica, 'shown IS NOT NULL', null);
   await replica.db.query('UPDATE replication.replica SET policy = $1', [replica.policy]);
   return conflicts;
@@ -171,7 +192,7 @@ async function readLocked(tx: Transaction, replica: Replica, table: ModelTable, 
 }
 
 function viewOf(replica: Replica, before: SettledRecord, state: SettledRecord['settled']): Change['view'] {
-  return show(state, replica.policy, replica.name, before.view.version?.vector ?? before.shown);
+  return show(state, replica.policy, `${replica.name}.${before.incarnation}`, before.view.version?.vector ?? before.shown);
 }
 
 function choiceOf({ settled, view }: SettledRecord, decision: Decision): Choice {

@@ -2,8 +2,8 @@
  * Writing changed states: rows, states, log, conflicts and digests, set-wise, in the caller's transaction.
  */
 import { sameState, stateHash, type State } from '../replication/merge.ts';
-import type { View } from '../replication/policy.ts';
-import { join, type Version } from '../replication/version.ts';
+import { latestField, livingSides, type View } from '../replication/policy.ts';
+import { join, sameFields, type Version } from '../replication/version.ts';
 import { logConflicts, NO_CHANGES, type ConflictChanges } from './conflicts.ts';
 import { addToDigests, bucketOf } from './digest.ts';
 import type { Transaction } from './database.ts';
@@ -47,7 +47,7 @@ export async function writeChanges(
       versions: encodeState(state, state.length === 1 && reason === null),
       shown: state.length > 1 ? JSON.stringify(change.view.version?.vector ?? null) : null,
       waiting: reason,
-      held: reason === null ? null : heldVersion(change),
+      held: reason === null ? null : heldVersion(replica, change),
       hash: String(hash),
       bucket: bucketOf(before.key),
       clock,
@@ -69,15 +69,19 @@ export async function writeChanges(
   return { conflicts: await logConflicts(tx, replica, clock, changes), waiting };
 }
 
-/** The version that the row still holds while the record waits. */
-function heldVersion({ before }: Change): string | null {
-  if (before.row === null) return null;
+/** The version that the row still holds while the record waits: what was shown. */
+function heldVersion(replica: Replica, { before }: Change): string | null {
   if (before.stillWaiting !== null) return before.held && JSON.stringify(encodeVersion(before.held));
-  const shown: Version = before.view.version ?? {
-    // A view of several sides is no version; a write over it will have seen them all.
-    vector: join(before.settled.map((version) => version.vector)),
-    fields: before.row,
-    stamps: before.settled[0]?.stamps ?? {},
-  };
-  return JSON.stringify(encodeVersion({ ...shown, fields: before.row }));
+  if (before.settled.length === 0) return null;
+  return JSON.stringify(encodeVersion({ ...asVersion(replica, before), fields: before.row }));
+}
+
+/** What a record shows, as a version. A view of several sides is none, but a write over it has seen them all. */
+function asVersion({ policy }: Replica, { settled, view }: SettledRecord): Version {
+  const { version, fields } = view;
+  const behind = policy === 'manual' && version !== null ? settled.filter((side) => sameFields(side.fields, version.fields)) : settled;
+  if (behind.length < 2 && version !== null) return version;
+  const living = livingSides(behind);
+  const stamps = Object.keys(fields ?? {}).map((name) => [name, latestField(living, name)?.stamp ?? (['', 0] as const)] as const);
+  return { vector: join(behind.map((side) => side.vector)), fields, stamps: Object.fromEntries(stamps) };
 }

@@ -1,5 +1,5 @@
 /** How far feeds were taken: each peer's here, ours there. */
-import type { Checkpoint } from '../replication/exchange.ts';
+import type { Taken } from '../replication/exchange.ts';
 import type { Transaction } from './database.ts';
 import type { Replica } from './replica.ts';
 
@@ -7,9 +7,9 @@ import type { Replica } from './replica.ts';
 export interface PeerRecord {
   readonly name: string;
   /** How far its feed was taken here. */
-  readonly taken: Checkpoint | null;
+  readonly taken: Taken | null;
   /** How far it is known to have taken ours. */
-  readonly acknowledged: number;
+  readonly acknowledged: Taken | null;
   /** Its incarnation when last heard of. */
   readonly incarnation: string | null;
   /** A resolution could not be carried to it. */
@@ -22,14 +22,15 @@ type Queryable = Pick<Transaction, 'query'>;
 
 export async function readPeer(db: Queryable, name: string): Promise<PeerRecord> {
   const [row] = await db.query(
-    `SELECT taken_incarnation, taken_position, acked_position, incarnation, owed, last_sync_at FROM replication.peer WHERE name = $1`,
+    `SELECT taken_incarnation, taken_position, taken_by, acked_incarnation, acked_position, acked_by, incarnation, owed, last_sync_at
+       FROM replication.peer WHERE name = $1`,
     [name],
   );
-  const [taken, position, acknowledged, incarnation, owed, lastSyncAt] = row ?? [];
+  const [taken, position, taker, acked, ackedPosition, acker, incarnation, owed, lastSyncAt] = row ?? [];
   return {
     name,
-    taken: taken ? { incarnation: taken, position: Number(position) } : null,
-    acknowledged: Number(acknowledged ?? 0),
+    taken: taken ? { incarnation: taken, position: Number(position), taker: taker as string } : null,
+    acknowledged: acked ? { incarnation: acked, position: Number(ackedPosition), taker: acker as string } : null,
     incarnation: incarnation ?? null,
     owed: owed === 't',
     lastSyncAt: lastSyncAt ? Number(lastSyncAt) : null,
@@ -37,21 +38,22 @@ export async function readPeer(db: Queryable, name: string): Promise<PeerRecord>
 }
 
 /** Stores how far a peer's feed was taken: in the transaction that takes the changes over, so that a batch counts once. */
-export async function storeTaken(tx: Transaction, name: string, { incarnation, position }: Checkpoint): Promise<void> {
+export async function storeTaken(tx: Transaction, name: string, { incarnation, position, taker }: Taken): Promise<void> {
   await tx.query(
-    `INSERT INTO replication.peer (name, taken_incarnation, taken_position, incarnation) VALUES ($1, $2, $3, $2)
+    `INSERT INTO replication.peer (name, taken_incarnation, taken_position, taken_by, incarnation) VALUES ($1, $2, $3, $4, $2)
      ON CONFLICT (name) DO UPDATE SET taken_incarnation = excluded.taken_incarnation, taken_position = excluded.taken_position,
-       incarnation = excluded.incarnation`,
-    [name, incarnation, position],
+       taken_by = excluded.taken_by, incarnation = excluded.incarnation`,
+    [name, incarnation, position, taker],
   );
 }
 
-/** Notes what a peer has acknowledged, and under which incarnation it was met. */
-export async function storeAcknowledged(db: Queryable, name: string, incarnation: string, position: number): Promise<void> {
+/** Notes how far a peer has taken this replica's feed. */
+export async function storeAcknowledged(db: Queryable, name: string, { incarnation, position, taker }: Taken): Promise<void> {
   await db.query(
-    `INSERT INTO replication.peer (name, incarnation, acked_position) VALUES ($1, $2, $3)
-     ON CONFLICT (name) DO UPDATE SET incarnation = excluded.incarnation, acked_position = excluded.acked_position`,
-    [name, incarnation, position],
+    `INSERT INTO replication.peer (name, acked_incarnation, acked_position, acked_by, incarnation) VALUES ($1, $2, $3, $4, $4)
+     ON CONFLICT (name) DO UPDATE SET acked_incarnation = excluded.acked_incarnation, acked_position = excluded.acked_position,
+       acked_by = excluded.acked_by, incarnation = excluded.incarnation`,
+    [name, incarnation, position, taker],
   );
 }
 
@@ -80,7 +82,7 @@ export async function readPending(replica: Replica, peer: PeerRecord): Promise<{
        SELECT l.model, l.key, l.clock FROM replication.log l
      )
      SELECT count(DISTINCT (model, key)), coalesce(greatest(0, (replication.clock() - min(changed_at)) / 1e6), 0) FROM pending`,
-    [peer.acknowledged, peer.incarnation && `${peer.name}.${peer.incarnation}`],
+    [peer.acknowledged?.position ?? 0, peer.incarnation && `${peer.name}.${peer.incarnation}`],
   );
   return { changes: Number(row?.[0]), lagSeconds: Number(row?.[1]) };
 }

@@ -36,6 +36,8 @@ export interface StoredRecord {
   /** The model's row; null where there is none. */
   readonly row: Fields | null;
   readonly writes: readonly LocalWrite[];
+  /** The present incarnation of this replica. */
+  readonly incarnation: string;
   /** Where the writes lie in the log. */
   readonly places: readonly string[];
 }
@@ -67,9 +69,10 @@ export async function readRecords(tx: Transaction, table: ModelTable, keys: read
   if (keys.length === 0) return [];
   const { column, type } = table.keyColumn;
   const rows = await tx.query(
-    `SELECT k.key, r.position, r.origin, r.versions, r.shown, r.waiting, r.held, r.hash, l.writes, t.${column} IS NOT NULL
+    `WITH here AS MATERIALIZED (SELECT replication.incarnation() AS incarnation)
+     SELECT here.incarnation, k.key, r.position, r.origin, r.versions, r.shown, r.waiting, r.held, r.hash, l.writes, t.${column} IS NOT NULL
             ${table.columns.map((c) => `, t.${c.column}::text`).join('')}
-       FROM unnest($1::text[]) WITH ORDINALITY AS k (key, n)
+       FROM here CROSS JOIN unnest($1::text[]) WITH ORDINALITY AS k (key, n)
        LEFT JOIN replication.record r ON r.model = $2 AND r.key = k.key
        LEFT JOIN ${table.table} t ON t.${column} = k.key::${type}
        LEFT JOIN LATERAL (
@@ -85,8 +88,8 @@ export async function readRecords(tx: Transaction, table: ModelTable, keys: read
 /** Folds a record's captured writes into its state. Pure. */
 export function settle(record: StoredRecord, replica: Pick<Replica, 'name' | 'policy'>): SettledRecord {
   const { state, row, writes, waiting, held } = record;
-  const view: View =
-    waiting === null ? show(state, replica.policy, replica.name, record.shown) : { fields: row, version: held };
+  const self = `${replica.name}.${record.incarnation}`;
+  const view: View = waiting === null ? show(state, replica.policy, self, record.shown) : { fields: row, version: held };
   const own = writes.map((write) => ({ ...write, replica: `${replica.name}.${write.replica}` }));
   const [first, ...rest] = own;
   if (first === undefined) return { ...record, settled: state, view, stillWaiting: waiting };
@@ -108,7 +111,7 @@ export function settle(record: StoredRecord, replica: Pick<Replica, 'name' | 'po
   return {
     ...record,
     settled,
-    view: show(settled, replica.policy, replica.name, written?.vector ?? record.shown),
+    view: show(settled, replica.policy, self, written?.vector ?? record.shown),
     stillWaiting: null,
   };
 }
@@ -133,11 +136,12 @@ export function decodeState(versions: string, row: Fields | null): State {
 }
 
 function toRecord(table: ModelTable, columns: readonly (string | null)[]): StoredRecord {
-  const [key, position, origin, versions, shown, waiting, held, hash, writes, present, ...values] = columns;
+  const [incarnation, key, position, origin, versions, shown, waiting, held, hash, writes, present, ...values] = columns;
   const row = present === 't' ? toFields(table, values) : null;
   const log = writes ? (JSON.parse(writes) as [string, keyof typeof KINDS, number, string[] | null, string][]) : [];
   return {
     table,
+    incarnation: incarnation as string,
     key: key as string,
     position: Number(position ?? 0),
     origin: origin ?? null,
@@ -147,9 +151,9 @@ function toRecord(table: ModelTable, columns: readonly (string | null)[]): Store
     held: held ? decodeVersion(JSON.parse(held) as StoredVersion, row) : null,
     hash: hash ?? null,
     row,
-    writes: log.map(([, op, clock, fields, incarnation]) => ({
+    writes: log.map(([, op, clock, fields, writer]) => ({
       kind: KINDS[op],
-      replica: incarnation,
+      replica: writer,
       clock,
       changed: fields ?? [],
     })),

@@ -153,3 +153,22 @@ async function largestOwn(tx: Transaction, table: ModelTable, slot: number, stri
   );
   return Number(row?.[0] ?? 0);
 }
+
+/** Records of all models, as their tables show them. */
+export async function countRecords(replica: Replica): Promise<number> {
+  let records = 0;
+  for (const { table } of replica.tables.values()) {
+    const [row] = await replica.db.query(`SELECT count(*) FROM ${table}`);
+    records += Number(row?.[0]);
+  }
+  return records;
+}
+
+/** Age in seconds of the oldest transaction that has written in this database; 0 where there is none. */
+export async function fenceSeconds(replica: Replica): Promise<number> {
+  const [row] = await replica.db.query(
+    `SELECT coalesce(extract(epoch FROM max(clock_timestamp() - xact_start)), 0) FROM pg_stat_activity
+      WHERE backend_xid IS NOT NULL AND datname = current_database()`,
+  );
+  return Math.max(0, Number(row?.[0]));
+}

@@ -29,6 +29,7 @@ describe('what is no GraphQL request', () => {
     ['a form', { method: 'POST', headers: { 'content-type': 'application/x-www-form-urlencoded' }, body: 'query={__typename}' }, 415, 'UNSUPPORTED_MEDIA_TYPE'],
     ['plain text', { method: 'POST', headers: { 'content-type': 'text/plain' }, body: '{"query":"{__typename}"}' }, 415, 'UNSUPPORTED_MEDIA_TYPE'],
     ['broken JSON', { method: 'POST', headers: json, body: '{"query":' }, 400, 'BAD_USER_INPUT'],
+    ['an answer in another form', { method: 'POST', headers: { ...json, accept: 'image/png' }, body: '{"query":"{__typename}"}' }, 406, 'NOT_ACCEPTABLE'],
     ['no query', { method: 'POST', headers: json, body: '{}' }, 400, 'BAD_USER_INPUT'],
   ])('refuses %s', async (_what, init, status, code) => {
     const response = await send(init);

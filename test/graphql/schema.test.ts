@@ -28,6 +28,8 @@ const code = async (query: string, variables?: object) => (await errorsOf(query,
 const aliases = (count: number) => `{ ${Array.from({ length: count }, (_, n) => `x${n}: replica { name }`).join(' ')} }`;
 // Nothing of the schema itself is that deep, but types of types are.
 const types = (levels: number) => `${'ofType { '.repeat(levels)}name${' }'.repeat(levels)}`;
+const deep = (levels: number) => `{ __type(name: "User") { fields { type { ${types(levels - 4)} } } } }`;
+const viaFragment = (levels: number) => `{ __type(name: "User") { fields { type { ...T } } } } fragment T on __Type { ${types(levels - 4)} }`;
 // 16 tokens and the ids; they are of no conflict.
 const long = (tokens: number) => `mutation { resolveConflicts(strategy: LATEST, ids: [${'9 '.repeat(tokens - 16)}]) { resolved } }`;
 
@@ -208,10 +210,8 @@ describe('limits', () => {
   });
 
   it('takes a document 15 deep and refuses one of 16, also through fragments', async () => {
-    const deep = (levels: number) => `{ __type(name: "User") { fields { type { ${types(levels - 4)} } } } }`;
     expect(await errorsOf(deep(15))).toBeUndefined();
     expect((await errorsOf(deep(16)))?.[0]?.message).toContain('depth limit of 15');
-    const viaFragment = (levels: number) => `{ __type(name: "User") { fields { type { ...T } } } } fragment T on __Type { ${types(levels - 4)} }`;
     expect(await errorsOf(viaFragment(15))).toBeUndefined();
     expect((await errorsOf(viaFragment(16)))?.[0]?.extensions.code).toBe('GRAPHQL_VALIDATION_FAILED');
   });

@@ -37,7 +37,6 @@ describe.each(cases)('with $name', ({ policies, kinds }) => {
         expect(divergence(world)).toBeNull();
         for (const [key, held] of before) expect(heldAnywhere(world, key)).toBe(held);
         expect(syncAll(world, links)).toBe(0);
-        expect(syncAll(world, 'mesh')).toBe(0);
       }),
       runs,
     );

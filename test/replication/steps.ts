@@ -194,7 +194,7 @@ export function divergence(world: World): string | null {
     const state = world.state(first.name, key);
     for (const other of rest) {
       if (!sameState(state, world.state(other.name, key))) return `${key} differs between ${first.name} and ${other.name}`;
-      const free = state.length > 1 && (first.policy === 'manual' || first.policy !== other.policy);
+      const free = state.length > 1 && (first.database.policy === 'manual' || first.database.policy !== other.database.policy);
       if (!free && !sameFields(world.row(first.name, key), world.row(other.name, key))) return `${key} is shown otherwise on ${other.name}`;
     }
   }

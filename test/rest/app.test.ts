@@ -94,7 +94,7 @@ describe('what is not served', () => {
     expect(await response.json()).toMatchObject({ code: 'METHOD_NOT_ALLOWED', status: 405 });
   });
 
-  it.each(['/', '/nothing', '/api/v1', '/api/v1/users/1/2', '/graphql/', '//', '/api/v1/users/%E0%A4%A', '/%00'])('%s is 404 or 400', async (path) => {
+  it.each(['/', '/nothing', '/api/v1', '/api/v1/users/1/2', '/api/v1/sync-to-b/c', '/graphql/', '//', '/api/v1/users/%E0%A4%A', '/%00'])('%s is 404 or 400', async (path) => {
     const response = await edges.rest('GET', path);
     expect([400, 404]).toContain(response.status);
     expect(response.headers.get('content-type')).toBe('application/problem+json');

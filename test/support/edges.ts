@@ -21,8 +21,12 @@ export interface GraphQLAnswer {
   readonly errors?: { message: string; path?: string[]; extensions: { code: string; errors?: { field: string; message: string }[] } }[];
 }
 
-export async function startEdges(options: Partial<ServerOptions> = {}): Promise<Edges> {
-  const fake = createFake();
+/**
+ * @param options - Of the server; where left out, its usual ones and an endpoint for peers that tells what it was sent.
+ * @param over - What to use in place of a fake.
+ */
+export async function startEdges(options: Partial<ServerOptions> = {}, over: Partial<Pick<Fake, 'prisma'>> = {}): Promise<Edges> {
+  const fake = { ...createFake(), ...over };
   const logged: unknown[] = [];
   const logger = { error: (...message: unknown[]) => void logged.push(message), warn: () => {} };
   const { services, prisma } = fake;

@@ -82,17 +82,16 @@ export function createFake(): Fake {
   /** Follows the log from a place on, and waits at its end: what a real one does. */
   async function* follow(from: number, signal?: AbortSignal): AsyncGenerator<Conflict> {
     let place = from;
-    let ended = false;
-    const wake = { call: () => {} };
+    const wake = { call: () => {}, ended: false };
     const listener = (): void => {
-      ended = signal?.aborted === true;
+      wake.ended = signal?.aborted === true;
       wake.call();
     };
     listeners.add(listener);
     signal?.addEventListener('abort', listener);
     listener();
     try {
-      while (!ended) {
+      while (!wake.ended) {
         const next = [...conflicts.values()][place];
         if (next) {
           place += 1;

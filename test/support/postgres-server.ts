@@ -2,14 +2,14 @@
  * One PostgreSQL server for the whole run of tests: an embedded one in a temporary folder, or the one of TEST_DATABASE_URL (its user must
  * be allowed to create databases).
  */
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import pg from 'pg';
 import type { TestProject } from 'vitest/node';
 
-import { openEmbedded } from '../../src/storage/embedded.ts';
+import { openEmbedded, stopEmbedded } from '../../src/storage/embedded.ts';
 
 declare module 'vitest' {
   export interface ProvidedContext {
@@ -20,6 +20,8 @@ declare module 'vitest' {
   }
 }
 
+const PREFIX = 'replique-test-';
+
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   const run = `${process.pid}_${Date.now().toString(36)}`;
   project.provide('postgresRun', run);
@@ -28,7 +30,8 @@ export default async function setup(project: TestProject): Promise<() => Promise
     project.provide('postgresUrl', own);
     return () => dropTemplate(own, run);
   }
-  const dataDir = await mkdtemp(join(tmpdir(), 'replique-test-'));
+  await clearAway();
+  const dataDir = await mkdtemp(join(tmpdir(), `${PREFIX}${process.pid}-`));
   const server = await openEmbedded({
     dataDir,
     name: 'tests',
@@ -43,6 +46,25 @@ export default async function setup(project: TestProject): Promise<() => Promise
     await server.close();
     await rm(dataDir, { recursive: true, force: true });
   };
+}
+
+/** A run that was killed could not stop its server. */
+async function clearAway(): Promise<void> {
+  for (const entry of await readdir(tmpdir())) {
+    const pid = entry.startsWith(PREFIX) ? Number(entry.slice(PREFIX.length).split('-')[0]) : Number.NaN;
+    if (!Number.isSafeInteger(pid) || isAlive(pid)) continue;
+    const dataDir = join(tmpdir(), entry);
+    // Another run may be doing the same, or it may be another user's.
+    await stopEmbedded({ dataDir, name: 'tests' }).then(() => rm(dataDir, { recursive: true, force: true }), () => {});
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch (error) {
+    return error instanceof Error && 'code' in error && error.code === 'EPERM';
+  }
 }
 
 /** Made by the first call of `createTestDatabase`. */

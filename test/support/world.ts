@@ -41,7 +41,6 @@ export interface StoredRecord extends Held {
 
 export interface Replica {
   readonly name: string;
-  policy: Policy;
   /** Added to the time. */
   skew: number;
   /** Records whose rows refuse to be changed by what peers send. */
@@ -53,6 +52,8 @@ export interface Replica {
 
 /** Everything in it is replaced, never changed, so that a shallow copy is a backup. */
 export interface Database {
+  /** Under which the rows show what they show. */
+  policy: Policy;
   readonly records: Map<string, StoredRecord>;
   /** How far peers' feeds were taken here, by name. */
   readonly taken: Map<string, Taken>;
@@ -85,7 +86,7 @@ export interface World {
   readonly replica: (name: string) => Replica;
   /** Writes to the row as any writer does: a patch, or null for a deletion. False where it changes nothing. */
   readonly write: (name: string, patch: Fields | null, key?: string) => boolean;
-  /** A person's decision on a waiting conflict. False where there is none. */
+  /** A person's decision on a waiting conflict. False where there is none, or where the outcome cannot be shown. */
   readonly decide: (name: string, decision: 'latest' | 'field-wise' | { values: Fields } | { side: number }, key?: string) => boolean;
   /** The batches that a sender has for a receiver whose checkpoint it was told. */
   readonly prepare: (from: string, to: string, limit?: number) => Batch[];
@@ -116,11 +117,10 @@ export function createWorld(setup: Readonly<Record<string, Policy>>): World {
   const replicas = Object.entries(setup).map(
     ([name, policy]): Replica => ({
       name,
-      policy,
       skew: 0,
       blocked: new Set(),
       server: `${++incarnations}`,
-      database: { records: new Map(), taken: new Map(), known: new Map(), eras: [], head: 0 },
+      database: { policy, records: new Map(), taken: new Map(), known: new Map(), eras: [], head: 0 },
     }),
   );
   const byName = new Map(replicas.map((replica) => [replica.name, replica]));
@@ -140,7 +140,7 @@ export function createWorld(setup: Readonly<Record<string, Policy>>): World {
   }
 
   function viewOf(replica: Replica, record: StoredRecord, state: State): View {
-    return show(state, replica.policy, idOf(replica), record.shown);
+    return show(state, replica.database.policy, idOf(replica), record.shown);
   }
 
   /** Stores a record's new state and shows it, if the row lets it. */
@@ -148,7 +148,7 @@ export function createWorld(setup: Readonly<Record<string, Policy>>): World {
     const { database } = replica;
     const moved = before.position === 0 || !sameState(state, before.state);
     const waiting = replica.blocked.has(key) && !sameFields(view.fields, before.row);
-    const behind = sidesBehind(replica.policy, state, view);
+    const behind = sidesBehind(database.policy, state, view);
     database.records.set(key, {
       state,
       origin,
@@ -172,7 +172,7 @@ export function createWorld(setup: Readonly<Record<string, Policy>>): World {
     const late = { ...first, clock: Math.max(first.clock, largestStamp(state) + 1) };
     const next = record.waiting
       ? merge(state, writeLocally(held ? [held] : [], { fields: row, version: held }, 'manual', [late, ...rest], row))
-      : writeLocally(state, viewOf(replica, record, state), replica.policy, log, row);
+      : writeLocally(state, viewOf(replica, record, state), replica.database.policy, log, row);
     const written = next.find((version) => !state.includes(version));
     if (written === undefined) throw new Error(`an acknowledged write to ${key} on ${replica.name} left no version`);
     const past = log.reduce((all, { bit }) => all | bit, record.seen);
@@ -192,6 +192,15 @@ export function createWorld(setup: Readonly<Record<string, Policy>>): World {
     for (const [key, record] of replica.database.records) {
       store(replica, key, record, record.state, record.origin, viewOf(replica, record, record.state));
     }
+  }
+
+  function setPolicy(name: string, policy: Policy): void {
+    const replica = find(name);
+    if (replica.database.policy === policy) return;
+    // Captured writes saw what was shown under the old one.
+    change(replica);
+    replica.database.policy = policy;
+    showAgain(replica);
   }
 
   function takeOver(replica: Replica, sender: ReplicaId, records: Batch['records']): Batch['records'] {
@@ -271,6 +280,8 @@ export function createWorld(setup: Readonly<Record<string, Policy>>): World {
       if (typeof decision === 'string') choice = choose(state, decision);
       else if ('values' in decision) choice = chooseValues(state, viewOf(replica, before, state).fields, decision.values);
       else choice = { strategy: 'manual', fields: (state[decision.side % state.length] as Version).fields };
+      // As a local write is: were it kept beside a row that does not show it, the row's next write would cover it unseen.
+      if (replica.blocked.has(key) && !sameFields(choice.fields, before.row)) return false;
       const version = resolve(state, choice, idOf(replica), now(replica));
       oracle.add(key, version, oracle.pastOf(state) | oracle.next());
       store(replica, key, before, merge(state, [version]), null, viewOf(replica, before, [version]));
@@ -291,19 +302,15 @@ export function createWorld(setup: Readonly<Record<string, Policy>>): World {
     },
     backup: (name) => copy(find(name).database),
     restore: (name, backup) => {
+      const { policy } = find(name).database;
       find(name).database = copy(backup);
       find(name).server = `${++incarnations}`;
+      setPolicy(name, policy);
     },
     restart: (name) => {
       find(name).server = `${++incarnations}`;
     },
-    setPolicy: (name, policy) => {
-      const replica = find(name);
-      // Captured writes saw what was shown under the old one.
-      change(replica);
-      replica.policy = policy;
-      showAgain(replica);
-    },
+    setPolicy,
     block: (name, key = KEY) => void find(name).blocked.add(key),
     unblock: (name) => {
       const replica = find(name);
@@ -339,6 +346,6 @@ function nameOf(id: ReplicaId): string {
   return id.slice(0, id.indexOf('.'));
 }
 
-function copy({ records, taken, known, eras, head }: Database): Database {
-  return { records: new Map(records), taken: new Map(taken), known: new Map(known), eras: [...eras], head };
+function copy({ policy, records, taken, known, eras, head }: Database): Database {
+  return { policy, records: new Map(records), taken: new Map(taken), known: new Map(known), eras: [...eras], head };
 }

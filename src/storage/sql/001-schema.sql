@@ -116,12 +116,15 @@ CREATE UNIQUE INDEX conflict_pending ON replication.conflict (model, key) WHERE 
 CREATE INDEX conflict_by_status ON replication.conflict (status, id);
 CREATE INDEX conflict_resolved ON replication.conflict (resolved_seq) WHERE resolved_seq IS NOT NULL;
 
--- One row a peer: how far its feed was taken here (taken_*), how far it has taken ours (acked_*).
+-- One row a peer: how far its feed was taken here (taken_*), how far it is known to have taken ours (acked_*); *_by is the taker's incarnation at the time.
 CREATE TABLE replication.peer (
   name               text PRIMARY KEY,
   taken_incarnation  text,
   taken_position     bigint,
-  acked_position     bigint NOT NULL DEFAULT 0,
+  taken_by           text,
+  acked_incarnation  text,
+  acked_position     bigint,
+  acked_by           text,
   -- Its incarnation when last heard of.
   incarnation        text,
   -- A resolution was made that could not be carried to it.

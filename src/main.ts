@@ -1,0 +1,167 @@
+/** Builds one replica out of its parts. Nothing else builds anything. */
+import { fileURLToPath } from 'node:url';
+
+import { PrismaPg } from '@prisma/adapter-pg';
+
+import type { ReplicaConfig } from './config.ts';
+import { PrismaClient } from './generated/prisma/client.ts';
+import { createGraphQL } from './graphql/server.ts';
+import { replicatedModels } from './models.ts';
+import { createPeerClient } from './peers/client.ts';
+import { createPeerEndpoint } from './peers/endpoint.ts';
+import { createRest } from './rest/app.ts';
+import { createServer } from './server.ts';
+import { createConflicts } from './services/conflicts.ts';
+import { parse, updateUserInput } from './services/input.ts';
+import { createIntroductions } from './services/introductions.ts';
+import { createKeeper } from './services/keeper.ts';
+import { createNotices } from './services/notices.ts';
+import { createRecords } from './services/records.ts';
+import { createStatus } from './services/status.ts';
+import { createSync } from './services/sync.ts';
+import { createUsers } from './services/users.ts';
+import { applyPolicy } from './storage/apply.ts';
+import { openDatabase } from './storage/database.ts';
+import { openEmbedded } from './storage/embedded.ts';
+import { migrate } from './storage/migrate.ts';
+import { openReplica } from './storage/replica.ts';
+import type { Logger } from './telemetry/log.ts';
+import { createMetrics } from './telemetry/metrics.ts';
+
+export interface RunningReplica {
+  /** `http://127.0.0.1:8001` */
+  readonly url: string;
+  close(): Promise<void>;
+}
+
+export interface StartOptions {
+  readonly log: Logger;
+  /** Told what is being done while it takes its time. */
+  onProgress(message: string): void;
+}
+
+const MIGRATIONS = fileURLToPath(new URL('../prisma/migrations', import.meta.url));
+/** Connections for the models (through Prisma) and for replication; PostgreSQL allows 100 in all unless told otherwise. */
+const MODEL_CONNECTIONS = 10;
+const REPLICATION_CONNECTIONS = 8;
+
+/**
+ * Starts one replica: its database (an embedded one where none is given), migrated and captured, and its server.
+ *
+ * @throws EmbeddedError, MigrationError, IdentityError, or the error of the database or the socket. What was started until then is stopped again.
+ */
+export async function startReplica(config: ReplicaConfig, { log, onProgress }: StartOptions): Promise<RunningReplica> {
+  const closers: (() => Promise<void>)[] = [];
+  const close = async (): Promise<void> => {
+    while (closers.length > 0) await closers.pop()?.();
+  };
+  try {
+    return { url: await build(config, log, onProgress, closers), close };
+  } catch (error) {
+    await close().catch((failure: unknown) => log.error({ err: failure }, 'could not stop what was started'));
+    throw error;
+  }
+}
+
+/** Adds to `closers` what is to be closed, last first. */
+async function build(config: ReplicaConfig, log: Logger, onProgress: StartOptions['onProgress'], closers: (() => Promise<void>)[]): Promise<string> {
+  const { name, slot, stride, peers, peerSecret } = config;
+  let url = config.databaseUrl;
+  if (url === null) {
+    const embedded = await openEmbedded({ dataDir: config.dataDir, name, onProgress });
+    closers.push(embedded.close);
+    url = embedded.url;
+  }
+
+  const onIdleError = (error: Error): void => log.warn({ err: error }, 'a connection to the database broke');
+  const db = openDatabase(url, { size: REPLICATION_CONNECTIONS, onError: onIdleError });
+  closers.push(db.close);
+  const session = await db.connect();
+  try {
+    const { applied } = await migrate(session, MIGRATIONS);
+    if (applied.length > 0) onProgress(`migrated: ${applied.join(', ')}`);
+  } finally {
+    session.release();
+  }
+
+  const prisma = new PrismaClient({
+    adapter: new PrismaPg({ connectionString: url, max: MODEL_CONNECTIONS }, { onPoolError: onIdleError, onConnectionError: onIdleError }),
+  });
+  closers.push(() => prisma.$disconnect());
+
+  const replica = await openReplica(db, {
+    name,
+    slot,
+    stride,
+    policy: config.conflictPolicy,
+    models: replicatedModels(prisma),
+    report: (problem) => log.warn(problem),
+  });
+  const notices = createNotices();
+  const policyChanges = await applyPolicy(replica, notices.conflicts);
+  if (policyChanges) log.info(`conflicts are shown under CONFLICT_POLICY ${replica.policy} from now on`);
+
+  const keeper = createKeeper(replica, notices, (error) => log.warn({ err: error }, 'folding captured writes failed; it is tried again'));
+  closers.push(keeper.close);
+
+  const clients = peers.map((peer) => createPeerClient({ ...peer, secret: peerSecret }));
+  const introductions = createIntroductions(replica, {
+    skew: (peer, seconds) => metrics.clockSkew(peer, seconds),
+    warn: (message) => log.warn(message),
+  });
+  const sync = createSync({
+    replica,
+    clients,
+    introductions,
+    keeper,
+    notices,
+    events: {
+      finished: (peer, outcome) => metrics.syncFinished(peer, outcome),
+      applied: (peer, records) => metrics.recordsApplied(peer, records),
+      failed: (error, what) => log.warn({ err: error }, `${what} failed`),
+    },
+  });
+  closers.push(sync.close);
+
+  const status = createStatus(replica, () => sync.links);
+  const records = createRecords(replica, keeper);
+  const conflicts = createConflicts({
+    replica,
+    keeper,
+    notices,
+    parsers: { User: (values) => ({ ...parse(updateUserInput, values, 'values') }) as Record<string, string | null> },
+    deliver: sync.deliver,
+  });
+  const users = createUsers({
+    prisma,
+    keeper,
+    versionOf: async (key) => (await records.versions('User', [key]))[0]?.version ?? null,
+  });
+  const services = { users, records, conflicts, sync, status };
+
+  const metrics = createMetrics({
+    peers: peers.map((peer) => peer.name),
+    models: [...replica.tables.keys()],
+    source: status,
+    logger: log,
+  });
+  notices.onConflicts(({ detected, resolved }) => {
+    for (const { model, kind } of detected) metrics.conflictDetected(model, kind);
+    for (const { strategy, seconds } of resolved) metrics.conflictResolved(strategy, seconds);
+  });
+
+  const server = createServer({
+    graphql: createGraphQL({ services, prisma, logger: log }),
+    rest: createRest({ services, metrics, logger: log }),
+    peerEndpoint: createPeerEndpoint({
+      handlers: sync.handlers,
+      secret: peerSecret,
+      onError: (error, path) => log.error({ err: error }, `answering ${path} failed`),
+    }),
+    logger: log,
+  });
+  closers.push(server.close);
+  const { port } = await server.listen(config.port, config.host);
+  return `http://${config.host.includes(':') ? `[${config.host}]` : config.host}:${port}`;
+}
+
