@@ -21,7 +21,7 @@ import { createStatus } from './services/status.ts';
 import { createSync } from './services/sync.ts';
 import { createUsers } from './services/users.ts';
 import { applyPolicy } from './storage/apply.ts';
-import { openDatabase } from './storage/database.ts';
+import { openDatabase, withSession } from './storage/database.ts';
 import { openEmbedded } from './storage/embedded.ts';
 import { migrate } from './storage/migrate.ts';
 import { openReplica } from './storage/replica.ts';
@@ -76,13 +76,8 @@ async function build(config: ReplicaConfig, log: Logger, onProgress: StartOption
   const onIdleError = (error: Error): void => log.warn({ err: error }, 'a connection to the database broke');
   const db = openDatabase(url, { size: REPLICATION_CONNECTIONS, onError: onIdleError });
   closers.push(db.close);
-  const session = await db.connect();
-  try {
-    const { applied } = await migrate(session, MIGRATIONS);
-    if (applied.length > 0) onProgress(`migrated: ${applied.join(', ')}`);
-  } finally {
-    session.release();
-  }
+  const { applied } = await withSession(url, (client) => migrate(client, MIGRATIONS));
+  if (applied.length > 0) onProgress(`migrated: ${applied.join(', ')}`);
 
   const prisma = new PrismaClient({
     adapter: new PrismaPg({ connectionString: url, max: MODEL_CONNECTIONS }, { onPoolError: onIdleError, onConnectionError: onIdleError }),

@@ -73,6 +73,14 @@ const isFree = async (port: number) => {
 };
 const childrenOf = async (pid: number | undefined) => (await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8')).trim().split(' ').map(Number);
 
+async function query(url: string, sql: string): Promise<unknown[]> {
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  const { rows } = await client.query<Record<string, unknown>>({ text: sql });
+  await client.end();
+  return rows;
+}
+
 async function expectAllGone(): Promise<void> {
   for (const name of ['a', 'b']) expect(await server(name)).toBeNull();
   for (const port of [basePort, basePort + 1]) expect(await answers(port)).toBe(false);
@@ -229,13 +237,6 @@ describe('npm run reset', () => {
 
   test('of another database, removes what the migrations made and nothing else', async () => {
     const [ours, theirs] = await Promise.all([createTestDatabase(), createTestDatabase({ empty: true })]);
-    const query = async (url: string, sql: string) => {
-      const client = new pg.Client({ connectionString: url });
-      await client.connect();
-      const { rows } = await client.query<Record<string, unknown>>({ text: sql });
-      await client.end();
-      return rows;
-    };
     const tables = "SELECT string_agg(relname, ',' ORDER BY relname) AS names FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace";
     await query(ours.url, 'CREATE TABLE kept (id int)');
     await query(theirs.url, 'CREATE TABLE users (id int)');

@@ -67,7 +67,7 @@ export async function push({ replica, client, introductions, keeper, notices }: 
     const { after, restored } = resume(peer.checkpoint, eras, acknowledged);
     if (restored) replica.report(`this database went back in time: peer "${client.name}" had taken more of its changes. What was lost comes back with its next sync`);
     const peerId = `${peer.name}.${peer.incarnation}`;
-    let start: Checkpoint | null = peer.checkpoint;
+    let start: Checkpoint | null = peer.checkpoint && { incarnation: peer.checkpoint.incarnation, position: peer.checkpoint.position };
     let reading = readFeed(replica, after, peerId);
     for (;;) {
       const batch = await reading;

@@ -21,8 +21,6 @@ export interface Database {
    * Runs `work` in a transaction, again from the start where the database asks for it (deadlock, serialisation failure, `RetryTransaction`), at most ten times.
    */
   transaction<T>(work: (tx: Transaction) => Promise<T>): Promise<T>;
-  /** A connection of its own, for what needs a session. */
-  connect(): Promise<pg.PoolClient>;
   close(): Promise<void>;
 }
 
@@ -62,9 +60,21 @@ export function openDatabase(url: string, options: { readonly size: number; onEr
       }
     },
 
-    connect: () => pool.connect(),
     close: () => pool.end(),
   };
+}
+
+/** Runs `work` over a connection of its own, with values parsed as usual: for what needs a session. */
+export async function withSession<T>(url: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
+  const client = new pg.Client({ connectionString: url });
+  // A connection that breaks fails the query under way; without a listener it would end the process as well.
+  client.on('error', () => {});
+  await client.connect();
+  try {
+    return await work(client);
+  } finally {
+    await client.end();
+  }
 }
 
 /** The SQLSTATE of an error of the database; undefined for any other error. */

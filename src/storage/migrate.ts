@@ -23,7 +23,8 @@ interface Migration {
 interface AppliedRow {
   readonly migration_name: string;
   readonly checksum: string;
-  readonly finished_at: Date | null;
+  /** Only whether it is null counts, so that any parser of the client's will do. */
+  readonly finished_at: unknown;
 }
 
 /** The lock that Prisma's own commands take, so that they and a starting replica wait for each other. */
@@ -121,8 +122,8 @@ function findNext(migrations: readonly Migration[], rows: readonly AppliedRow[])
 }
 
 async function readApplied(client: pg.ClientBase): Promise<readonly AppliedRow[]> {
-  const { rows: found } = await client.query<{ there: boolean }>(`SELECT to_regclass('_prisma_migrations') IS NOT NULL AS there`);
-  if (found[0]?.there !== true) {
+  const found = await client.query(`SELECT WHERE to_regclass('_prisma_migrations') IS NOT NULL`);
+  if (found.rowCount === 0) {
     await client.query(TABLE);
     return [];
   }
@@ -145,11 +146,11 @@ async function readMigrations(folder: string): Promise<readonly Migration[]> {
 }
 
 async function checkServer(client: pg.ClientBase): Promise<void> {
-  const { rows } = await client.query<{ number: number; version: string }>(
-    `SELECT current_setting('server_version_num')::int AS number, current_setting('server_version') AS version`,
+  const { rows } = await client.query<{ number: string; version: string }>(
+    `SELECT current_setting('server_version_num') AS number, current_setting('server_version') AS version`,
   );
   const server = rows[0];
-  if (server !== undefined && server.number < OLDEST_SERVER) {
+  if (server !== undefined && Number(server.number) < OLDEST_SERVER) {
     throw new MigrationError(`the database server is PostgreSQL ${server.version}, and 14 is the oldest that will do. Upgrade it, or use another server.`);
   }
 }

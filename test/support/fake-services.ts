@@ -219,6 +219,7 @@ export function createFake(): Fake {
         ];
       },
       waiting: async (first) => [{ model: 'User', recordId: '9', reason: 'the email is taken', values: { nom: 'X' } }].slice(0, first),
+      fenceSeconds: async () => 0,
       async ready() {
         check('ready');
         return true;
