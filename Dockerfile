@@ -7,6 +7,7 @@ WORKDIR /app
 # The packages change less often than the sources. Installing them makes the Prisma client from the schema.
 COPY package.json package-lock.json prisma.config.ts tsconfig.json ./
 COPY prisma ./prisma
+COPY schema/generate.ts ./schema/
 RUN npm ci --omit=dev --no-audit --no-fund && npm cache clean --force
 
 COPY src ./src

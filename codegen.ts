@@ -1,10 +1,9 @@
-/** Types for the operations that tests and tools run, from the published schema: no server and no network needed. */
+/** Types for the operations that the demo, tests and tools run, from the published schema: no server and no network needed. */
 import type { CodegenConfig } from '@graphql-codegen/cli';
 
 const config: CodegenConfig = {
   schema: 'schema/schema.graphql',
-  documents: ['test/operations/*.graphql', 'src/**/*.graphql'],
-  ignoreNoDocuments: true,
+  documents: ['src/operations/*.graphql'],
   importExtension: '.ts',
   generates: {
     'src/generated/graphql/': {

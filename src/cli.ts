@@ -4,6 +4,7 @@ import { createInterface } from 'node:readline/promises';
 
 import { readFleetConfig, readReplicaConfig, withEnvFile } from './config.ts';
 import type { Environment, ReplicaConfig } from './config.ts';
+import { createProgress } from './progress.ts';
 import { describeData, resetReplicas } from './reset.ts';
 import { StartError, byFleet, byReplica, checkStart, explainError } from './startup.ts';
 import { runFleet } from './supervisor.ts';
@@ -16,9 +17,6 @@ const USAGE = `usage:
   npm run demo            concurrent updates, told step by step on two replicas
   npm run reset           empties the replicas' databases (-- --yes: without asking)
 The variables are in .env.example.`;
-
-/** What takes longer than this is told. */
-const QUIET_MS = 1000;
 
 /** Resolves when the process is told to end: Ctrl-C, SIGTERM, or the end of the process that started it. */
 function endSignal(): AbortSignal {
@@ -108,32 +106,6 @@ async function reset(env: Environment, sure: boolean): Promise<void> {
 async function demo(env: Environment): Promise<void> {
   const { runDemo } = await import('./demo.ts');
   await runDemo(env, endSignal());
-}
-
-/** Says what is being done only when that takes a while, and goes on saying so. */
-function createProgress(): { say(message: string): void; end(): void } {
-  const started = performance.now();
-  let waiting: string[] = [];
-  let last = '';
-  const flush = () => {
-    for (const message of waiting) process.stderr.write(`${message} …\n`);
-    waiting = [];
-  };
-  const first = setTimeout(flush, QUIET_MS);
-  const again = setInterval(() => {
-    if (last !== '') process.stderr.write(`${last} … (${Math.round((performance.now() - started) / 1000)} s)\n`);
-  }, 5000);
-  return {
-    say(message) {
-      last = message;
-      waiting.push(message);
-      if (performance.now() - started > QUIET_MS) flush();
-    },
-    end() {
-      clearTimeout(first);
-      clearInterval(again);
-    },
-  };
 }
 
 function banner(replicas: readonly RunningReplica[]): string {

@@ -10,6 +10,8 @@ import type { Column, ModelTable } from './tables.ts';
 /** Types whose equality is that of their texts. The others are compared as texts: some have no equality, some call different texts equal. */
 const EXACT = /^(integer|bigint|smallint|boolean|text|character varying(\(\d+\))?|uuid|bytea|date|time(stamp)?(\(\d+\))? with(out)? time zone)$/;
 
+const EVENTS = ['insert', 'update', 'delete'] as const;
+
 /**
  * Installs the triggers of each model where they are missing or another version's. Rows that are there already are logged as created now.
  */
@@ -17,6 +19,10 @@ export async function installCapture(tx: Transaction, tables: readonly ModelTabl
   const installed = new Map(
     (await tx.query('SELECT name, definition FROM replication.model')).map(([name, definition]) => [name, definition]),
   );
+  const replicated = new Set(tables.map(({ name }) => name));
+  for (const model of installed.keys()) {
+    if (!replicated.has(model as string)) await removeCapture(tx, model as string);
+  }
   for (const table of tables) {
     const definition = captureSql(table);
     if (installed.get(table.name) === definition) continue;
@@ -33,6 +39,22 @@ export async function installCapture(tx: Transaction, tables: readonly ModelTabl
       [table.name, definition],
     );
   }
+}
+
+/** Takes the triggers of models that are replicated no more off their tables. What replication knew of their records stays. */
+async function removeCapture(tx: Transaction, model: string): Promise<void> {
+  const rows = await tx.query(
+    `SELECT t.tgrelid::regclass, t.tgname FROM pg_trigger t
+      WHERE t.tgrelid = (SELECT tgrelid FROM pg_trigger WHERE tgname = $1 LIMIT 1) AND (t.tgname = 'replication_refuse_truncate' OR t.tgname = ANY($2))`,
+    [triggerName('insert', model), EVENTS.map((event) => triggerName(event, model))],
+  );
+  for (const [table, trigger] of rows) await tx.query(`DROP TRIGGER ${quote(trigger as string)} ON ${table}`);
+  await tx.query('DELETE FROM replication.log WHERE model = $1', [model]);
+  await tx.query('DELETE FROM replication.model WHERE name = $1', [model]);
+}
+
+function triggerName(event: (typeof EVENTS)[number], model: string): string {
+  return `capture_${event}_${model}`;
 }
 
 /** The statements that make a table's triggers, with a line `--` between them. */
@@ -57,8 +79,8 @@ function captureSql(table: ModelTable): string {
     delete: 'OLD TABLE AS old_rows',
     update: 'OLD TABLE AS old_rows NEW TABLE AS new_rows',
   };
-  const statements = (['insert', 'update', 'delete'] as const).flatMap((event) => {
-    const name = `capture_${event}_${table.name}`;
+  const statements = EVENTS.flatMap((event) => {
+    const name = triggerName(event, table.name);
     const fn = `replication.${quote(name)}`;
     return [
       `CREATE OR REPLACE FUNCTION ${fn}() RETURNS trigger LANGUAGE plpgsql

@@ -39,10 +39,10 @@ export async function fold(replica: Replica, onConflicts: (changes: ConflictChan
   for (;;) {
     const [any] = await replica.db.query('SELECT FROM replication.log LIMIT 1');
     if (!any) return folded;
-    const { records, conflicts } = await replica.db.transaction((tx) => foldSome(tx, replica));
+    const { records, writes, conflicts } = await replica.db.transaction((tx) => foldSome(tx, replica));
     onConflicts(conflicts);
     folded += records;
-    if (records < BATCH_RECORDS) return folded;
+    if (writes < BATCH_RECORDS) return folded;
   }
 }
 
@@ -110,24 +110,22 @@ async function rowSizes(tx: Transaction, replica: Replica, wanted: readonly (rea
   return sizes;
 }
 
-async function foldSome(tx: Transaction, replica: Replica): Promise<{ records: number; conflicts: ConflictChanges }> {
+async function foldSome(tx: Transaction, replica: Replica): Promise<{ records: number; writes: number; conflicts: ConflictChanges }> {
   const { clock } = await beginChange(tx);
-  let room = BATCH_RECORDS;
-  const settled: SettledRecord[] = [];
+  const logged = await loggedKeys(tx);
+  const settled = new Map<string, SettledRecord>();
   for (const table of replica.tables.values()) {
-    if (room === 0) break;
-    const keys = await loggedKeys(tx, table, room);
-    room -= keys.length;
-    settled.push(...(await readSettled(tx, replica, table, keys)));
+    const keys = logged.filter(({ model }) => model === table.name).map(({ key }) => key);
+    for (const record of await readSettled(tx, replica, table, keys)) settled.set(`${table.name} ${record.key}`, record);
   }
-  const written = settled.filter((record) => record.writes.length > 0);
+  const written = logged.flatMap(({ model, key }) => settled.get(`${model} ${key}`) ?? []).filter((record) => record.writes.length > 0);
   const { conflicts } = await writeChanges(
     tx,
     replica,
     clock,
     written.map((before) => ({ before, state: before.settled, origin: null, view: before.view })),
   );
-  return { records: settled.length, conflicts };
+  return { records: written.length, writes: logged.reduce((sum, { writes }) => sum + writes, 0), conflicts };
 }
 
 /** Reads records to be folded. Where folding changes what is shown, their rows are locked first, as for any change of a row. */
@@ -140,11 +138,12 @@ async function readSettled(tx: Transaction, replica: Replica, table: ModelTable,
   return records.map((record) => again.get(record.key) ?? record);
 }
 
-/** Keys with captured writes, in the order of their first ones as far as one transaction takes them. */
-async function loggedKeys(tx: Transaction, table: ModelTable, limit: number): Promise<string[]> {
+/** Records with captured writes, of as many writes as one transaction takes, in the order of their first ones. */
+async function loggedKeys(tx: Transaction): Promise<{ readonly model: string; readonly key: string; readonly writes: number }[]> {
+  // No order is asked for where the rows are chosen: finding the first of a long log would read all of it each time.
   const rows = await tx.query(
-    `SELECT key FROM (SELECT key, min(seq) AS first FROM replication.log WHERE model = $1 GROUP BY key ORDER BY key LIMIT $2) k ORDER BY first`,
-    [table.name, limit],
+    `SELECT model, key, count(*) FROM (SELECT model, key, seq FROM replication.log LIMIT $1) l GROUP BY model, key ORDER BY min(seq)`,
+    [BATCH_RECORDS],
   );
-  return rows.map(([key]) => key as string);
+  return rows.map(([model, key, writes]) => ({ model: model as string, key: key as string, writes: Number(writes) }));
 }

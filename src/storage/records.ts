@@ -64,7 +64,11 @@ export async function lockRows(tx: Transaction, table: ModelTable, keys: readonl
   );
 }
 
-/** Reads records; one answer a key, in the order of the keys. */
+/**
+ * Reads records; one answer a key, in the order of the keys.
+ *
+ * `OFFSET 0` keeps each look-up a look-up by key: with the statistics of a table that has just grown, the planner would rather join with the whole of it.
+ */
 export async function readRecords(tx: Transaction, table: ModelTable, keys: readonly string[]): Promise<StoredRecord[]> {
   if (keys.length === 0) return [];
   const { column, type } = table.keyColumn;
@@ -73,8 +77,8 @@ export async function readRecords(tx: Transaction, table: ModelTable, keys: read
      SELECT here.incarnation, k.key, r.position, r.origin, r.versions, r.shown, r.waiting, r.held, r.hash, l.writes, t.${column} IS NOT NULL
             ${table.columns.map((c) => `, t.${c.column}::text`).join('')}
        FROM here CROSS JOIN unnest($1::text[]) WITH ORDINALITY AS k (key, n)
-       LEFT JOIN replication.record r ON r.model = $2 AND r.key = k.key
-       LEFT JOIN ${table.table} t ON t.${column} = k.key::${type}
+       LEFT JOIN LATERAL (SELECT * FROM replication.record WHERE model = $2 AND key = k.key OFFSET 0) r ON true
+       LEFT JOIN LATERAL (SELECT * FROM ${table.table} WHERE ${column} = k.key::${type} OFFSET 0) t ON true
        LEFT JOIN LATERAL (
          SELECT json_agg(json_build_array(l.ctid::text, l.op, l.clock, l.fields, l.incarnation) ORDER BY l.seq) AS writes
            FROM replication.log l WHERE l.model = $2 AND l.key = k.key

@@ -28,7 +28,7 @@ export interface ModelTable extends ReplicatedModel {
 }
 
 /**
- * Looks the models' tables up.
+ * Looks the models' tables up; those that others refer to come first, so that rows are written parents first.
  *
  * @throws Error where a table or column is missing: the migrations do not fit the Prisma schema.
  */
@@ -63,5 +63,25 @@ export async function describeTables(tx: Transaction, sources: readonly ModelSou
       table: `${quote(schema as string)}.${quote(relation as string)}`,
     });
   }
-  return tables;
+  return parentsFirst(tx, tables);
+}
+
+async function parentsFirst(tx: Transaction, tables: readonly ModelTable[]): Promise<ModelTable[]> {
+  const rows = await tx.query(
+    `SELECT child.n - 1, parent.n - 1 FROM pg_constraint c
+       JOIN unnest($1::regclass[]) WITH ORDINALITY AS child (t, n) ON child.t = c.conrelid
+       JOIN unnest($1::regclass[]) WITH ORDINALITY AS parent (t, n) ON parent.t = c.confrelid
+      WHERE c.contype = 'f'`,
+    [tables.map(({ table }) => table)],
+  );
+  const ordered = new Set<ModelTable>();
+  const visit = (index: number, path: readonly number[]): void => {
+    for (const [child, parent] of rows) {
+      // A circle has no first; what cannot be written yet waits for a second try.
+      if (Number(child) === index && !path.includes(Number(parent))) visit(Number(parent), [...path, index]);
+    }
+    ordered.add(tables[index] as ModelTable);
+  };
+  tables.forEach((_table, index) => visit(index, []));
+  return [...ordered];
 }

@@ -263,11 +263,33 @@ describe('records that cannot be shown', () => {
     world.write('b', { f1: 'x' });
     world.sync('b', 'a');
     world.write('a', { f2: 'a' });
-    world.state('a');
-    world.write('a', { f2: 'a2' });
     expect(isConflict(world.state('a'))).toBe(true);
     world.unblock('a');
+    expect(rest(world)).toEqual(['0,a', 'x,0']);
+  });
+
+  it('nor does the write after it, while the record goes on waiting', () => {
+    const world = holding('field-wise', 'field-wise');
+    world.block('a');
+    world.write('b', { f1: 'x' });
+    world.sync('b', 'a');
+    world.write('a', { f2: 'a' });
+    world.state('a');
+    world.write('a', { f2: 'a2' });
+    world.state('a');
+    world.unblock('a');
     expect(rest(world)).toEqual(['0,a2', 'x,0']);
+  });
+
+  it('an outcome that cannot be shown is no resolution', () => {
+    const world = holding('field-wise', 'manual');
+    world.write('a', { f1: 'x' });
+    world.write('b', { f2: 'y' });
+    world.sync('b', 'a');
+    world.block('a');
+    expect(world.decide('a', { values: { f1: 'z' } })).toBe(false);
+    world.unblock('a');
+    expect(rest(world)).toEqual(['0,y', 'x,0']);
   });
 });
 

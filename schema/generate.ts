@@ -1,0 +1,66 @@
+/**
+ * Makes all the code that is generated, after `npm install` and before type checks; needs no database and no network.
+ *
+ *     prisma/schema.prisma                           → src/generated/prisma, src/generated/pothos.ts
+ *     schema/schema.graphql, src/operations/*.graphql → src/generated/graphql
+ *
+ * The second is for the demo and the tests, and is left out where only what a replica needs is installed.
+ */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createRequire } from 'node:module';
+import { delimiter, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const { resolve } = createRequire(import.meta.url);
+
+await Promise.all([generateClient(), generateOperations()]);
+
+/**
+ * Generating needs no schema engine, but the Prisma command downloads one first unless it is told of another program. Any
+ * existing program does, so that installing works without a network: it is never run here.
+ */
+async function generateClient(): Promise<void> {
+  const cli = resolve('prisma/build/index.js');
+  const child = spawn(process.execPath, [cli, 'generate', '--no-hints', '--schema', join(root, 'prisma/schema.prisma')], {
+    cwd: root,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: {
+      PRISMA_SCHEMA_ENGINE_BINARY: process.execPath,
+      ...process.env,
+      // Prisma finds the generators of other packages on PATH.
+      PATH: `${join(root, 'node_modules/.bin')}${delimiter}${process.env['PATH'] ?? ''}`,
+    },
+  });
+  const said: Buffer[] = [];
+  for (const stream of [child.stdout, child.stderr]) stream.on('data', (text: Buffer) => said.push(text));
+  const [code] = (await once(child, 'close')) as [number | null];
+  if (code === 0) return;
+  process.stderr.write(Buffer.concat(said));
+  process.stderr.write('The Prisma client could not be made from prisma/schema.prisma. Its message is above; npm run generate tries again.\n');
+  process.exitCode = 1;
+}
+
+async function generateOperations(): Promise<void> {
+  if (!isInstalled('@graphql-codegen/cli')) {
+    process.stderr.write('The typed GraphQL operations are left out, and npm run demo with them: they need the development packages.\n');
+    return;
+  }
+  const [{ generate }, { default: config }] = await Promise.all([import('@graphql-codegen/cli'), import('../codegen.ts')]);
+  try {
+    await generate({ ...config, cwd: root, silent: true });
+  } catch (error) {
+    process.stderr.write(`The typed operations could not be made from src/operations: ${error instanceof Error ? error.message : String(error)}\n`);
+    process.exitCode = 1;
+  }
+}
+
+function isInstalled(name: string): boolean {
+  try {
+    resolve(name);
+    return true;
+  } catch {
+    return false;
+  }
+}
