@@ -25,7 +25,9 @@ it('an instant keeps its microseconds, and sorts as its stamp', () => {
   expect(stampToInstant(1_700_000_000_000_001)).toBe('2023-11-14T22:13:20.000001Z');
   const stamp = fc.integer({ min: 0, max: Number.MAX_SAFE_INTEGER });
   fc.assert(
-    fc.property(stamp, stamp, (a, b) => expect(Math.sign(a - b)).toBe(Math.sign(stampToInstant(a) < stampToInstant(b) ? -1 : a === b ? 0 : 1))),
+    fc.property(stamp, stamp, (a, b) => {
+      expect(stampToInstant(a) < stampToInstant(b)).toBe(a < b);
+    }),
     RUNS,
   );
 });

@@ -16,7 +16,9 @@ describe('compare', () => {
 
   it('tells of every two reachable versions what their writers had truly seen', () => {
     fc.assert(
-      fc.property(pools(), ({ world }) => expect(misjudged(world)).toBeNull()),
+      fc.property(pools(), ({ world }) => {
+        expect(misjudged(world)).toBeNull();
+      }),
       RUNS,
     );
   });
