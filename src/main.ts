@@ -130,7 +130,7 @@ async function build(config: ReplicaConfig, log: Logger, onProgress: StartOption
   const users = createUsers({
     prisma,
     keeper,
-    versionOf: async (key) => (await records.versions('User', [key]))[0]?.version ?? null,
+    versionOf: async (key) => (await records.versions('User', [key]))[0] ?? null,
   });
   const services = { users, records, conflicts, sync, status };
 

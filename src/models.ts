@@ -38,11 +38,11 @@ const MARK = /(^|\s)@replicated(\s|$)/m;
  */
 export function replicatedModels(prisma: PrismaClient): ModelSource[] {
   const documented = (getDatamodel() as unknown as { datamodel: { models: Record<string, DocumentedModel> } }).datamodel.models;
-  const named = (prisma as unknown as { _runtimeDataModel: { models: Record<string, NamedModel> } })._runtimeDataModel.models;
+  const { _runtimeDataModel: named } = prisma as unknown as { readonly _runtimeDataModel: { readonly models: Record<string, NamedModel> } };
   return Object.entries(documented)
     .filter(([, model]) => MARK.test(model.documentation ?? ''))
-    .map(([name, model]) => describe(name, model, named[name] as NamedModel))
-    .sort((a, b) => (a.name < b.name ? -1 : 1));
+    .map(([name, model]) => describe(name, model, named.models[name] as NamedModel))
+    .toSorted((a, b) => (a.name < b.name ? -1 : 1));
 }
 
 function describe(name: string, model: DocumentedModel, named: NamedModel): ModelSource {

@@ -1,7 +1,10 @@
 /** Users: read straight from their table, written through the service. */
+import type { RecordVersion } from '../services/records.ts';
+import type { DeletedUser } from '../services/users.ts';
 import { parse, userId } from '../services/input.ts';
 import { builder } from './builder.ts';
 import { conflictType } from './conflict.ts';
+import type { Loaders } from './context.ts';
 import { DEFAULT_PAGE, parseFirst } from './page.ts';
 
 builder.prismaObject('User', {
@@ -16,12 +19,12 @@ builder.prismaObject('User', {
       type: 'DateTime',
       select: { createdAt: true },
       resolve: async (user, _args, { loaders }) =>
-        (await loaders.versions('User').load(String(user.id)))?.updatedAt ?? user.createdAt,
+        (await versionOf(user, loaders))?.updatedAt ?? user.createdAt,
     }),
     version: t.field({
       type: 'VersionVector',
       description: 'The vector of the version shown; what `expectedVersion` is compared with.',
-      resolve: async (user, _args, { loaders }) => (await loaders.versions('User').load(String(user.id)))?.version ?? {},
+      resolve: async (user, _args, { loaders }) => (await versionOf(user, loaders))?.version ?? {},
     }),
     conflict: t.field({
       type: conflictType,
@@ -31,6 +34,11 @@ builder.prismaObject('User', {
     }),
   }),
 });
+
+/** A deleted user brings its last version along: what replication knows of the record now is the deletion. */
+function versionOf(user: { readonly id: number } | DeletedUser, loaders: Loaders): Promise<RecordVersion | null> {
+  return 'lastVersion' in user ? Promise.resolve(user.lastVersion) : loaders.versions('User').load(String(user.id));
+}
 
 const createUserInput = builder.inputType('CreateUserInput', {
   fields: (t) => ({

@@ -29,7 +29,7 @@ export function merge(a: State, b: State, faults?: (mine: Version, theirs: Versi
 /** Puts versions into the order of a state. They must be an antichain already. */
 export function ordered(versions: readonly Version[]): State {
   if (versions.length < 2) return versions;
-  return [...versions].sort(byVector);
+  return versions.toSorted(byVector);
 }
 
 /** True when two states hold the same versions. */
@@ -101,5 +101,5 @@ function byVector(a: Version, b: Version): number {
 }
 
 function sortedEntries(version: Version): unknown {
-  return version.fields === null ? null : Object.entries(version.fields).sort(([a], [b]) => (a < b ? -1 : 1));
+  return version.fields === null ? null : Object.entries(version.fields).toSorted(([a], [b]) => (a < b ? -1 : 1));
 }

@@ -137,13 +137,13 @@ export function fromWire({ v, f, s, r }: WireVersion): Version {
 /** Why a member of one roster cannot be in another: a name or slot that two replicas share would let one replica's writes cover the other's. */
 export function rosterClash(mine: readonly RosterMember[], theirs: readonly RosterMember[]): string | null {
   for (const other of theirs) {
-    for (const member of mine) {
-      if (member.id === other.id) continue;
-      if (member.name === other.name) {
+    for (const known of mine) {
+      if (known.id === other.id) continue;
+      if (known.name === other.name) {
         return `two replicas are named "${other.name}". Give one of them another REPLICA name and an empty database`;
       }
-      if (member.slot === other.slot) {
-        return `replicas "${member.name}" and "${other.name}" both use SLOT ${other.slot}. Give one of them another SLOT and an empty database`;
+      if (known.slot === other.slot) {
+        return `replicas "${known.name}" and "${other.name}" both use SLOT ${other.slot}. Give one of them another SLOT and an empty database`;
       }
     }
   }

@@ -5,7 +5,7 @@ import { Prisma, type PrismaClient } from '../generated/prisma/client.ts';
 import { ServiceError } from './errors.ts';
 import { createUserInput, pageSize, parse, updateUserInput, userId } from './input.ts';
 import type { Keeper } from './keeper.ts';
-import type { VersionVector } from './records.ts';
+import type { RecordVersion, VersionVector } from './records.ts';
 
 /** A user as the table holds it. */
 export interface UserRow {
@@ -14,6 +14,12 @@ export interface UserRow {
   readonly email: string;
   readonly telephone: string | null;
   readonly createdAt: Date;
+}
+
+/** A user that is no more, as it was. */
+export interface DeletedUser extends UserRow {
+  /** Its version at the end; null where replication knew nothing of it. */
+  readonly lastVersion: RecordVersion | null;
 }
 
 export interface Users {
@@ -25,14 +31,14 @@ export interface Users {
   /** @throws ServiceError BAD_USER_INPUT, NOT_FOUND, UNIQUE_VIOLATION, VERSION_MISMATCH. */
   update(id: unknown, input: unknown, expectedVersion?: unknown): Promise<UserRow>;
   /** Gives back the user as it was. @throws ServiceError BAD_USER_INPUT, NOT_FOUND. */
-  delete(id: unknown): Promise<UserRow>;
+  delete(id: unknown): Promise<DeletedUser>;
 }
 
 export interface UsersOptions {
   readonly prisma: PrismaClient;
   readonly keeper: Keeper;
   /** The version of a user that is shown, read within the transaction that holds its row. */
-  readonly versionOf: (key: string) => Promise<VersionVector | null>;
+  readonly versionOf: (key: string) => Promise<RecordVersion | null>;
 }
 
 const versionVector = z.record(z.string().max(32), z.string().regex(/^\d{1,16}$/));
@@ -46,6 +52,15 @@ export function createUsers({ prisma, keeper, versionOf }: UsersOptions): Users 
     } catch (error) {
       throw asServiceError(error);
     }
+  }
+
+  /** Writes to a user whose version is known: its row stays locked until the end, so that the version cannot move on between the look and the write. */
+  function withVersion<T>(id: number, write: (version: RecordVersion | null, tx: Prisma.TransactionClient) => Promise<T>): Promise<T> {
+    return prisma.$transaction(async (tx) => {
+      const locked = await tx.$queryRaw<unknown[]>`SELECT 1 FROM users WHERE id = ${id} FOR UPDATE`;
+      if (locked.length === 0) throw notFound(id);
+      return write(await versionOf(String(id)), tx);
+    });
   }
 
   return {
@@ -72,13 +87,10 @@ export function createUsers({ prisma, keeper, versionOf }: UsersOptions): Users 
       }
       const expected = parse(versionVector, expectedVersion, 'expectedVersion');
       return written(() =>
-        prisma.$transaction(async (tx) => {
-          // The row stays locked until the end, so that the version cannot move on between the look and the write.
-          const locked = await tx.$queryRaw<unknown[]>`SELECT 1 FROM users WHERE id = ${key} FOR UPDATE`;
-          if (locked.length === 0) throw notFound(key);
-          const present = await versionOf(String(key));
-          if (present === null || !sameVersion(present, expected)) {
-            throw new ServiceError('VERSION_MISMATCH', `user ${key} has moved on: its version is ${JSON.stringify(present)}. Read it again and decide anew.`);
+        withVersion(key, (present, tx) => {
+          if (present === null || !sameVersion(present.version, expected)) {
+            const version = JSON.stringify(present?.version ?? null);
+            throw new ServiceError('VERSION_MISMATCH', `user ${key} has moved on: its version is ${version}. Read it again and decide anew.`);
           }
           return tx.user.update({ where: { id: key }, data });
         }),
@@ -87,10 +99,11 @@ export function createUsers({ prisma, keeper, versionOf }: UsersOptions): Users 
 
     async delete(id) {
       const key = parse(userId, id, 'id');
-      return written(() => prisma.user.delete({ where: { id: key } }).catch(missing(key)));
+      return written(() =>
+        withVersion(key, async (lastVersion, tx) => ({ ...(await tx.user.delete({ where: { id: key } })), lastVersion })),
+      );
     },
   };
-
 }
 
 /** What Prisma says of a row that is not there. */

@@ -125,7 +125,7 @@ export async function decide(replica: Replica, ids: readonly string[], decision:
     const { conflicts, waiting } = await writeChanges(tx, replica, clock, changes);
     const [reason] = waiting.values();
     if (strict && reason !== undefined) throw new NotShownError(reason);
-    return { resolved: decided.sort((a, b) => Number(a) - Number(b)), conflicts };
+    return { resolved: decided.toSorted((a, b) => Number(a) - Number(b)), conflicts };
   });
 }
 

@@ -89,8 +89,8 @@ async function readBounded(tx: Transaction, replica: Replica, wanted: readonly (
 
 /** About how many bytes each record takes. Rows fit a page unless they have values stored apart; only then is it worth asking for each. */
 async function rowSizes(tx: Transaction, replica: Replica, wanted: readonly (readonly [string, string])[]): Promise<number[]> {
-  const sizes = new Array<number>(wanted.length).fill(400);
-  for (const table of [...replica.tables.values()]) {
+  const sizes = Array.from(wanted, () => 400);
+  for (const table of replica.tables.values()) {
     const [large] = await tx.query(
       `SELECT greatest(pg_relation_size(c.reltoastrelid), (SELECT pg_relation_size(r.reltoastrelid) FROM pg_class r WHERE r.oid = 'replication.record'::regclass))
          FROM pg_class c WHERE c.oid = $1::regclass AND c.reltoastrelid <> 0`,

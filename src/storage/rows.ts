@@ -64,7 +64,7 @@ async function writeRows(tx: Transaction, changes: readonly Change[]): Promise<v
     if (own) own.push(change);
     else byTable.set(change.before.table, [change]);
   }
-  for (const [table, own] of [...byTable].reverse()) {
+  for (const [table, own] of [...byTable].toReversed()) {
     await deleteRows(tx, table, own.filter(({ view }) => view.fields === null));
   }
   for (const [table, own] of byTable) {

@@ -5,7 +5,8 @@ import { sameState } from '../../src/replication/merge.ts';
 import type { Policy } from '../../src/replication/policy.ts';
 import { compare, sameFields, vectorText } from '../../src/replication/version.ts';
 import { holds } from '../support/oracle.ts';
-import { createWorld, type Answer, type Batch, type Database, type World } from '../support/world.ts';
+import type { Database } from '../support/model.ts';
+import { createWorld, type Answer, type Batch, type World } from '../support/world.ts';
 
 export type Step =
   | { readonly do: 'write'; readonly on: number; readonly key: number; readonly field: number; readonly value: number }
@@ -31,24 +32,24 @@ export const POLICIES: readonly Policy[] = ['manual', 'latest', 'field-wise'];
 const KEYS = ['r', 's', 't'];
 
 const on = fc.nat(4);
-const key = fc.nat(KEYS.length - 1);
+const anyKey = fc.nat(KEYS.length - 1);
 const limit = fc.constantFrom(1, 2, 100);
 
 export function steps({ crashes = false, waiting = false, policies = false }: Kinds, maxLength: number): fc.Arbitrary<Step[]> {
-  const write = fc.record({ do: fc.constant('write' as const), on, key, field: fc.nat(1), value: fc.nat(3) });
+  const write = fc.record({ do: fc.constant('write' as const), on, key: anyKey, field: fc.nat(1), value: fc.nat(3) });
   const fates = fc.array(fc.nat(5), { maxLength: 3 });
   const sync = fc.record({ do: fc.constant('sync' as const), on, to: on, limit, fates });
   return fc.array(
     fc.oneof(
       { weight: 8, arbitrary: write },
-      { weight: 2, arbitrary: fc.record({ do: fc.constant('delete' as const), on, key }) },
-      { weight: 2, arbitrary: fc.record({ do: fc.constant('decide' as const), on, key, how: fc.nat(5) }) },
+      { weight: 2, arbitrary: fc.record({ do: fc.constant('delete' as const), on, key: anyKey }) },
+      { weight: 2, arbitrary: fc.record({ do: fc.constant('decide' as const), on, key: anyKey, how: fc.nat(5) }) },
       { weight: 8, arbitrary: sync },
       { weight: 2, arbitrary: fc.record({ do: fc.constant('prepare' as const), on, to: on, limit }) },
       { weight: 3, arbitrary: fc.record({ do: fc.constantFrom('deliver' as const, 'answer' as const), which: fc.nat(9), again: fc.boolean() }) },
       { weight: 1, arbitrary: fc.record({ do: fc.constant('skew' as const), on, by: fc.integer({ min: -900, max: 900 }) }) },
       { weight: crashes ? 3 : 0, arbitrary: fc.record({ do: fc.constantFrom('backup' as const, 'restore' as const, 'restart' as const), on }) },
-      { weight: waiting ? 2 : 0, arbitrary: fc.record({ do: fc.constant('block' as const), on, key }) },
+      { weight: waiting ? 2 : 0, arbitrary: fc.record({ do: fc.constant('block' as const), on, key: anyKey }) },
       { weight: waiting ? 1 : 0, arbitrary: fc.record({ do: fc.constant('unblock' as const), on }) },
       { weight: policies ? 1 : 0, arbitrary: fc.record({ do: fc.constant('policy' as const), on, to: fc.nat(2) }) },
     ),

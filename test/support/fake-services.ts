@@ -138,7 +138,7 @@ export function createFake(): Fake {
       async delete(id) {
         const row = found(id);
         users.delete(row.id);
-        return row;
+        return { ...row, lastVersion: { version: { a: String(row.id) }, updatedAt: NOW } };
       },
     },
     records: {

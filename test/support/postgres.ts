@@ -37,6 +37,17 @@ export async function createTestDatabase(options: { readonly empty?: boolean } =
   };
 }
 
+/** A copy of a database that nobody is connected to. */
+export async function copyDatabase(url: string): Promise<TestDatabase> {
+  const admin = inject('postgresUrl');
+  const name = `test_${randomUUID().replaceAll('-', '')}`;
+  await withClient(admin, (client) => client.query(`CREATE DATABASE ${name} TEMPLATE ${new URL(url).pathname.slice(1)}`));
+  return {
+    url: databaseUrl(admin, name),
+    close: () => withClient(admin, async (client) => void (await client.query(`DROP DATABASE IF EXISTS ${name} WITH (FORCE)`))),
+  };
+}
+
 /** The lock is held while cloning as well: PostgreSQL refuses to copy a database that another session is copying or connected to. */
 async function ensureTemplate(client: pg.Client, admin: string): Promise<string> {
   const template = `template_${inject('postgresRun')}`;

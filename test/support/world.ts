@@ -1,80 +1,29 @@
 /**
  * A world of replicas in memory over the pure core, faithful to how storage keeps things, and an oracle beside it.
  *
- * Deterministic: time is a counter, incarnations are numbered, and whatever is left to chance comes in as an argument. Every version
- * travels as the object it was made as, so that the oracle knows it again.
+ * Deterministic: time is a counter, incarnations are numbered, and whatever is left to chance comes in as an argument.
  */
 import { choose, chooseValues, isConflict } from '../../src/replication/conflict.ts';
-import { largestStamp } from '../../src/replication/clock.ts';
-import {
-  isWithheld,
-  receive,
-  resume,
-  sameCheckpoint,
-  type Checkpoint,
-  type Era,
-  type Held,
-  type Taken,
-} from '../../src/replication/exchange.ts';
-import { merge, sameState, type State } from '../../src/replication/merge.ts';
-import { latestField, livingSides, show, type Policy, type View } from '../../src/replication/policy.ts';
-import { join, sameFields, type Fields, type ReplicaId, type Vector, type Version } from '../../src/replication/version.ts';
-import { resolve, writeLocally, type Choice, type LocalWrite } from '../../src/replication/write.ts';
+import { isWithheld, resume, sameCheckpoint, type Checkpoint } from '../../src/replication/exchange.ts';
+import { merge, type State } from '../../src/replication/merge.ts';
+import type { Policy } from '../../src/replication/policy.ts';
+import { sameFields, type Fields, type ReplicaId, type Version } from '../../src/replication/version.ts';
+import { resolve, type Choice } from '../../src/replication/write.ts';
+import { copy, createModel, idOf, type Database, type Records, type Replica } from './model.ts';
 import { createOracle, type Oracle } from './oracle.ts';
-
-/** What a database holds of a record; all of it goes back with a restore. */
-export interface StoredRecord extends Held {
-  readonly position: number;
-  /** The vector of the version shown; null where a view of several sides is. */
-  readonly shown: Vector | null;
-  /** True where the state cannot be shown: the row still has what it had. */
-  readonly waiting: boolean;
-  /** What the row has, as a version; only of use while the record waits. */
-  readonly held: Version | null;
-  /** The model's row. */
-  readonly row: Fields | null;
-  /** The writes that the row's reader has seen, for the oracle. */
-  readonly seen: bigint;
-  /** Captured writes, not folded yet, and their bits. */
-  readonly log: readonly (LocalWrite & { readonly bit: bigint })[];
-}
-
-export interface Replica {
-  readonly name: string;
-  /** Added to the time. */
-  skew: number;
-  /** Records whose rows refuse to be changed by what peers send. */
-  readonly blocked: Set<string>;
-  /** The server's start: what has begun since writes under an incarnation of its own. */
-  server: string;
-  database: Database;
-}
-
-/** Everything in it is replaced, never changed, so that a shallow copy is a backup. */
-export interface Database {
-  /** Under which the rows show what they show. */
-  policy: Policy;
-  readonly records: Map<string, StoredRecord>;
-  /** How far peers' feeds were taken here, by name. */
-  readonly taken: Map<string, Taken>;
-  /** How far peers are known to have taken ours. */
-  readonly known: Map<string, Taken>;
-  readonly eras: Era[];
-  head: number;
-}
 
 export interface Batch {
   readonly sender: ReplicaId;
   readonly receiver: ReplicaId;
   readonly start: Checkpoint | null;
   readonly end: Checkpoint;
-  readonly records: readonly (readonly [key: string, state: State])[];
+  readonly records: Records;
 }
 
 /** What the receiver reports back: its states where they differ. */
 export interface Answer {
   readonly batch: Batch;
-  readonly records: Batch['records'];
+  readonly records: Records;
 }
 
 /** What happens on the way: everything arrives, the batch does not, or its answer does not. */
@@ -112,6 +61,7 @@ export const KEY = 'r';
 
 export function createWorld(setup: Readonly<Record<string, Policy>>): World {
   const oracle = createOracle();
+  const { begin, read, viewOf, store, fold, foldAll, showAgain, takeOver } = createModel(oracle);
   let time = 1000;
   let incarnations = 0;
   const replicas = Object.entries(setup).map(
@@ -126,103 +76,25 @@ export function createWorld(setup: Readonly<Record<string, Policy>>): World {
   const byName = new Map(replicas.map((replica) => [replica.name, replica]));
   const find = (name: string): Replica => byName.get(name) as Replica;
   const now = (replica: Replica): number => Math.max(1, ++time + replica.skew);
-  const idOf = (replica: Replica): ReplicaId => `${replica.name}.${replica.server}`;
-
-  /** Opens a transaction that changes states: the present incarnation takes its place in the feed. */
-  function begin({ database, server }: Replica): void {
-    if (database.eras.at(-1)?.incarnation === server) return;
-    database.eras.push({ incarnation: server, first: database.head + 1 });
-  }
-
-  function read({ database }: Replica, key: string): StoredRecord {
-    const empty = { state: [], origin: null, position: 0, shown: null, waiting: false, held: null, row: null, seen: 0n, log: [] };
-    return database.records.get(key) ?? empty;
-  }
-
-  function viewOf(replica: Replica, record: StoredRecord, state: State): View {
-    return show(state, replica.database.policy, idOf(replica), record.shown);
-  }
-
-  /** Stores a record's new state and shows it, if the row lets it. */
-  function store(replica: Replica, key: string, before: StoredRecord, state: State, origin: string | null, view: View): void {
-    const { database } = replica;
-    const moved = before.position === 0 || !sameState(state, before.state);
-    const waiting = replica.blocked.has(key) && !sameFields(view.fields, before.row);
-    const behind = sidesBehind(database.policy, state, view);
-    database.records.set(key, {
-      state,
-      origin,
-      position: moved ? ++database.head : before.position,
-      shown: view.version?.vector ?? null,
-      waiting,
-      held: waiting ? before.held : heldVersion(behind, view),
-      row: waiting ? before.row : view.fields,
-      seen: waiting ? before.seen : oracle.pastOf(behind),
-      log: [],
-    });
-  }
-
-  /** Folds a record's captured writes into its state. */
-  function fold(replica: Replica, key: string): StoredRecord {
-    const record = read(replica, key);
-    const { log, row, state, held } = record;
-    const [first, ...rest] = log;
-    if (first === undefined) return record;
-    // A write to a row that does not show the state has not seen the state: it becomes a side of its own.
-    const late = { ...first, clock: Math.max(first.clock, largestStamp(state) + 1) };
-    const next = record.waiting
-      ? merge(state, writeLocally(held ? [held] : [], { fields: row, version: held }, 'manual', [late, ...rest], row))
-      : writeLocally(state, viewOf(replica, record, state), replica.database.policy, log, row);
-    const written = next.find((version) => !state.includes(version));
-    if (written === undefined) throw new Error(`an acknowledged write to ${key} on ${replica.name} left no version`);
-    const past = log.reduce((all, { bit }) => all | bit, record.seen);
-    oracle.add(key, written, past);
-    // What the row shows until it is shown anew is the write itself.
-    const settled = { ...record, waiting: false, log: [], seen: past, shown: written.vector };
-    store(replica, key, { ...settled, held: written }, next, null, viewOf(replica, settled, next));
-    return read(replica, key);
-  }
-
-  function change(replica: Replica): void {
-    begin(replica);
-    for (const key of replica.database.records.keys()) fold(replica, key);
-  }
-
-  function showAgain(replica: Replica): void {
-    for (const [key, record] of replica.database.records) {
-      store(replica, key, record, record.state, record.origin, viewOf(replica, record, record.state));
-    }
-  }
-
   function setPolicy(name: string, policy: Policy): void {
     const replica = find(name);
     if (replica.database.policy === policy) return;
     // Captured writes saw what was shown under the old one.
-    change(replica);
+    foldAll(replica);
     replica.database.policy = policy;
     showAgain(replica);
-  }
-
-  function takeOver(replica: Replica, sender: ReplicaId, records: Batch['records']): Batch['records'] {
-    change(replica);
-    return records.flatMap(([key, incoming]) => {
-      const before = read(replica, key);
-      const { state, origin, changed, differs } = receive(before, incoming, sender);
-      if (changed) store(replica, key, before, state, origin, viewOf(replica, before, state));
-      else replica.database.records.set(key, { ...before, origin });
-      return differs ? [[key, state] as const] : [];
-    });
   }
 
   function prepare(from: string, to: string, limit = Infinity): Batch[] {
     const [sender, receiver] = [find(from), find(to)];
     const { database } = sender;
-    change(sender);
+    foldAll(sender);
     begin(receiver);
     const taken = receiver.database.taken.get(from) ?? null;
     const { after } = resume(taken, database.eras, database.known.get(to) ?? null);
     if (taken?.incarnation === sender.server) database.known.set(to, taken);
-    const feed = [...database.records].filter(([, { position }]) => position > after).sort((a, b) => a[1].position - b[1].position);
+    const changed = [...database.records].filter(([, { position }]) => position > after);
+    const feed = changed.toSorted((a, b) => a[1].position - b[1].position);
     const batches: Batch[] = [];
     let start: Checkpoint | null = taken;
     for (let i = 0; i < feed.length; i += limit) {
@@ -314,7 +186,7 @@ export function createWorld(setup: Readonly<Record<string, Policy>>): World {
     block: (name, key = KEY) => void find(name).blocked.add(key),
     unblock: (name) => {
       const replica = find(name);
-      change(replica);
+      foldAll(replica);
       replica.blocked.clear();
       showAgain(replica);
     },
@@ -326,26 +198,7 @@ export function createWorld(setup: Readonly<Record<string, Policy>>): World {
   };
 }
 
-/** The sides that somebody who reads the row has seen: under `manual` those of the value shown, otherwise all. */
-function sidesBehind(policy: Policy, state: State, { version }: View): State {
-  if (policy !== 'manual' || version === null) return state;
-  return state.filter((other) => sameFields(other.fields, version.fields));
-}
-
-/** A view as a version. One of several sides is no version, but a write over it has seen them all. */
-function heldVersion(behind: State, { fields, version }: View): Version | null {
-  if (behind.length < 2) return version;
-  const living = livingSides(behind);
-  const names = Object.keys(fields ?? {});
-  const stamps = Object.fromEntries(names.map((name) => [name, latestField(living, name)?.stamp ?? (['', 0] as const)] as const));
-  return { vector: join(behind.map(({ vector }) => vector)), fields, stamps };
-}
-
 /** Of a replica id: who it is. */
 function nameOf(id: ReplicaId): string {
   return id.slice(0, id.indexOf('.'));
-}
-
-function copy({ policy, records, taken, known, eras, head }: Database): Database {
-  return { policy, records: new Map(records), taken: new Map(taken), known: new Map(known), eras: [...eras], head };
 }

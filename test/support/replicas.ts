@@ -1,0 +1,277 @@
+/**
+ * Replicas over real databases, without servers: what one sends another is the service's own push, through JSON and the protocol's schemas as over HTTP, and can be lost or torn
+ * on the way.
+ */
+import pg from 'pg';
+
+import { PeerRejectedError, PeerUnreachableError, type PeerClient } from '../../src/peers/client.ts';
+import { RefusalError, type PeerHandlers } from '../../src/peers/endpoint.ts';
+import type { Policy } from '../../src/replication/policy.ts';
+import {
+  changesRequest,
+  changesResponse,
+  digestRequest,
+  digestResponse,
+  handshakeRequest,
+  handshakeResponse,
+  type ChangesRequest,
+  type ChangesResponse,
+} from '../../src/replication/protocol.ts';
+import { createIntroductions } from '../../src/services/introductions.ts';
+import type { Keeper } from '../../src/services/keeper.ts';
+import { push, type Pushed } from '../../src/services/links.ts';
+import { createNotices } from '../../src/services/notices.ts';
+import { createSync } from '../../src/services/sync.ts';
+import { applyPolicy, retryWaiting } from '../../src/storage/apply.ts';
+import { openDatabase } from '../../src/storage/database.ts';
+import { fold } from '../../src/storage/feed.ts';
+import { openReplica, type Replica } from '../../src/storage/replica.ts';
+import { copyDatabase, createTestDatabase, type TestDatabase } from './postgres.ts';
+import { THINGS, type Schema } from './schemas.ts';
+
+export interface TestReplica {
+  readonly name: string;
+  readonly url: string;
+  readonly replica: Replica;
+  readonly handlers: PeerHandlers;
+  /** What was told of faults. */
+  readonly problems: readonly string[];
+  /** Runs SQL as any writer does; values come as PostgreSQL's text. */
+  sql(text: string, values?: readonly unknown[]): Promise<Record<string, string | null>[]>;
+  /** Runs `work` on a connection of its own. */
+  session<T>(work: (client: pg.PoolClient) => Promise<T>): Promise<T>;
+  settle(): Promise<void>;
+}
+
+/** What becomes of a batch: its answer arrives, it does not, it comes twice, or its second half is missing; or its answer does not arrive. */
+export type Fate = 'arrives' | 'batch lost' | 'answer lost' | 'twice' | 'torn';
+
+export interface Replicas {
+  readonly names: readonly string[];
+  at(name: string): TestReplica;
+  /** `fates` are those of the first batches. Null where the sender has not heard the end of it. */
+  sync(from: string, to: string, ...fates: Fate[]): Promise<Pushed | null>;
+  /** Syncs these links in turn until all of them send nothing; tells how many records were sent. */
+  rest(links?: readonly (readonly [string, string])[]): Promise<number>;
+  /** A copy of the database as it is now, to restore. */
+  backup(name: string): Promise<TestDatabase>;
+  restore(name: string, backup: TestDatabase): Promise<void>;
+  /** Closes a replica and opens it again. */
+  reopen(name: string, policy?: Policy): Promise<void>;
+  close(): Promise<void>;
+}
+
+export interface ReplicasOptions {
+  readonly schema?: Schema;
+  /** By name, where it is not manual. */
+  readonly policies?: Readonly<Record<string, Policy>>;
+}
+
+interface Opened extends TestReplica {
+  readonly database: TestDatabase;
+  readonly clientOf: (other: TestReplica, fates: Fate[]) => PeerClient;
+  readonly push: (client: PeerClient) => Promise<Pushed>;
+  close(): Promise<void>;
+}
+
+/** Opens a replica for each letter of `names`, with the slots 1, 2, … */
+export async function openReplicas(names: string, { schema = THINGS, policies = {} }: ReplicasOptions = {}): Promise<Replicas> {
+  const order = [...names];
+  const open = new Map<string, Opened>();
+  const policyOf = new Map<string, Policy>(Object.entries(policies));
+  const copies: TestDatabase[] = [];
+  const start = async (name: string, database: TestDatabase): Promise<void> => {
+    open.set(name, await openOne(name, order.indexOf(name) + 1, policyOf.get(name) ?? 'manual', schema, database));
+  };
+  const at = (name: string): Opened => open.get(name) as Opened;
+  await Promise.all(
+    order.map(async (name) => {
+      const database = await createTestDatabase({ empty: true });
+      await withClient(database.url, (client) => client.query(schema.ddl));
+      await start(name, database);
+    }),
+  );
+
+  const sync: Replicas['sync'] = async (from, to, ...fates) => {
+    const sender = at(from);
+    try {
+      return await sender.push(sender.clientOf(at(to), fates));
+    } catch (error) {
+      if (error instanceof LostError) return null;
+      throw error;
+    }
+  };
+
+  return {
+    names: order,
+    at,
+    sync,
+
+    async rest(links = linksOf('mesh', order)) {
+      let total = 0;
+      for (let round = 0; round < 2 * order.length + 4; round++) {
+        let sent = 0;
+        for (const [from, to] of links) sent += (await sync(from, to))?.sent ?? 0;
+        if (sent === 0) return total;
+        total += sent;
+      }
+      throw new Error('the replicas never come to rest');
+    },
+
+    async backup(name) {
+      const { database } = at(name);
+      await at(name).close();
+      const copy = await copyDatabase(database.url);
+      copies.push(copy);
+      await start(name, database);
+      return copy;
+    },
+
+    async restore(name, backup) {
+      await at(name).close();
+      await at(name).database.close();
+      await start(name, await copyDatabase(backup.url));
+    },
+
+    async reopen(name, policy) {
+      const { database } = at(name);
+      if (policy) policyOf.set(name, policy);
+      await at(name).close();
+      await start(name, database);
+    },
+
+    async close() {
+      await Promise.all([...open.values()].map((each) => each.close()));
+      await Promise.all([...open.values()].map(({ database }) => database).concat(copies).map((database) => database.close()));
+    },
+  };
+}
+
+export type Topology = 'chain' | 'ring' | 'star' | 'mesh';
+
+/** The links of a topology, in both directions. */
+export function linksOf(topology: Topology, names: readonly string[]): (readonly [string, string])[] {
+  const linked = (i: number, j: number): boolean => {
+    const apart = Math.abs(i - j);
+    return { mesh: true, chain: apart === 1, ring: apart === 1 || apart === names.length - 1, star: i === 0 || j === 0 }[topology];
+  };
+  return names.flatMap((from, i) => names.flatMap((to, j) => (i !== j && linked(i, j) ? [[from, to] as const] : [])));
+}
+
+/** A message or its answer did not arrive. */
+class LostError extends PeerUnreachableError {}
+
+async function openOne(name: string, slot: number, policy: Policy, schema: Schema, database: TestDatabase): Promise<Opened> {
+  const problems: string[] = [];
+  const db = openDatabase(database.url, { size: 6, onError: () => {} });
+  const replica = await openReplica(db, { name, slot, stride: 10, policy, models: schema.models, report: (problem) => problems.push(problem) });
+  const writers = new pg.Pool({ connectionString: database.url, max: 20, types: { getTypeParser: () => (value: string) => value } as pg.CustomTypesConfig });
+  writers.on('error', () => {});
+  const notices = createNotices();
+  await applyPolicy(replica, notices.conflicts);
+  // As the service's, but without its timer: nothing is folded behind a test's back.
+  const keeper: Keeper = {
+    wake: () => {},
+    async settle() {
+      await fold(replica, notices.conflicts);
+      await retryWaiting(replica, 200);
+    },
+    close: async () => {},
+  };
+  const introductions = createIntroductions(replica, { skew: () => {}, warn: () => {} });
+  const service = createSync({
+    replica,
+    clients: [],
+    introductions,
+    keeper,
+    notices,
+    events: { finished: () => {}, applied: () => {}, failed: (error) => problems.push(String(error)) },
+  });
+  return {
+    name,
+    url: database.url,
+    database,
+    replica,
+    problems,
+    handlers: service.handlers,
+    async sql(text, values = []) {
+      const { rows } = await writers.query<Record<string, string | null>>(text, [...values]);
+      return rows;
+    },
+    async session(work) {
+      const client = await writers.connect();
+      try {
+        return await work(client);
+      } finally {
+        // What it has set must not outlive it.
+        client.release(true);
+      }
+    },
+    settle: keeper.settle,
+    clientOf: (other, fates) => clientTo(other, fates),
+    push: (client) => push({ replica, client, introductions, keeper, notices }, false),
+    async close() {
+      await service.close();
+      await writers.end();
+      await db.close();
+    },
+  };
+}
+
+function clientTo({ name, handlers }: TestReplica, fates: Fate[]): PeerClient {
+  const arrive = (request: ChangesRequest): Promise<ChangesResponse> => answered(() => handlers.changes(changesRequest.parse(wire(request))));
+  return {
+    name,
+    url: `memory:${name}`,
+    handshake: async (request) => handshakeResponse.parse(wire(await answered(() => handlers.handshake(handshakeRequest.parse(wire(request)))))),
+    digest: async (request) => digestResponse.parse(wire(await answered(() => handlers.digest(digestRequest.parse(wire(request)))))),
+    async changes(request) {
+      const fate = fates.shift() ?? 'arrives';
+      if (fate === 'batch lost') throw new LostError('the batch was lost');
+      if (fate === 'torn') {
+        const text = JSON.stringify(request);
+        const read = parse(text.slice(0, text.length / 2));
+        if (changesRequest.safeParse(read).success) throw new Error('half a batch was taken for a whole one');
+        throw new LostError('the batch was torn');
+      }
+      const answer = await arrive(request);
+      if (fate === 'answer lost') throw new LostError('the answer was lost');
+      if (fate === 'twice') {
+        const again = await arrive(request).then(() => 'taken', (error: unknown) => (error as PeerRejectedError).code);
+        if (again !== 'CHECKPOINT_MISMATCH') throw new Error(`a batch that came again: ${again}`);
+      }
+      return changesResponse.parse(wire(answer));
+    },
+  };
+}
+
+async function answered<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (error instanceof RefusalError) throw new PeerRejectedError(error.code, error.message);
+    throw error;
+  }
+}
+
+function wire(message: unknown): unknown {
+  return JSON.parse(JSON.stringify(message));
+}
+
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+async function withClient(url: string, work: (client: pg.Client) => Promise<unknown>): Promise<void> {
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  try {
+    await work(client);
+  } finally {
+    await client.end();
+  }
+}
