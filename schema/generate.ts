@@ -1,8 +1,8 @@
 /**
  * Makes all the code that is generated, after `npm install` and before type checks; needs no database and no network.
  *
- *     prisma/schema.prisma                           → src/generated/prisma, src/generated/pothos.ts
- *     schema/schema.graphql, src/operations/*.graphql → src/generated/graphql
+ *     prisma/schema.prisma → src/generated/prisma, src/generated/pothos.ts
+ *     codegen.ts           → src/generated/graphql
  *
  * The second is for the demo and the tests, and is left out where only what a replica needs is installed.
  */
@@ -15,7 +15,7 @@ import { fileURLToPath } from 'node:url';
 const root = fileURLToPath(new URL('..', import.meta.url));
 const { resolve } = createRequire(import.meta.url);
 
-await Promise.all([generateClient(), generateOperations()]);
+await Promise.all([generateClient(), generateTypes()]);
 
 /**
  * Generating needs no schema engine, but the Prisma command downloads one first unless it is told of another program. Any
@@ -42,16 +42,17 @@ async function generateClient(): Promise<void> {
   process.exitCode = 1;
 }
 
-async function generateOperations(): Promise<void> {
-  if (!isInstalled('@graphql-codegen/cli')) {
+async function generateTypes(): Promise<void> {
+  if (!isInstalled('@graphql-codegen/core')) {
     process.stderr.write('The typed GraphQL operations are left out, and npm run demo with them: they need the development packages.\n');
     return;
   }
-  const [{ generate }, { default: config }] = await Promise.all([import('@graphql-codegen/cli'), import('../codegen.ts')]);
+  const { generateOperations } = await import('../codegen.ts');
   try {
-    await generate({ ...config, cwd: root, silent: true });
+    await generateOperations();
   } catch (error) {
-    process.stderr.write(`The typed operations could not be made from src/operations: ${error instanceof Error ? error.message : String(error)}\n`);
+    const causes = error instanceof AggregateError ? error.errors : [error];
+    for (const cause of causes) process.stderr.write(`The typed operations could not be made from src/operations: ${cause instanceof Error ? cause.message : String(cause)}\n`);
     process.exitCode = 1;
   }
 }

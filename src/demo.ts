@@ -26,7 +26,7 @@ export async function runDemo(env: Environment, signal: AbortSignal): Promise<vo
   const pair = [first, second] as const;
   if (await isRunning(pair)) {
     const pending = await unlessAborted(signal, () => play(pair, signal));
-    if (pending !== null) process.stdout.write(invitation(pending, pair));
+    if (pending !== null) print(invitation(pending, pair));
   } else {
     await runOwn(fleet, pair, signal);
   }
@@ -60,10 +60,10 @@ async function runOwn(fleet: FleetConfig, pair: Pair, signal: AbortSignal): Prom
   const tell = async () => {
     const pending = await unlessAborted(signal, () => play(pair, signal));
     if (pending === null) return;
-    process.stdout.write(invitation(pending, pair));
-    if (process.stdout.isTTY) process.stdout.write('The replicas run until Ctrl-C. Their data stays: npm start has it all again.\n\n');
-    else process.stdout.write('No terminal: the replicas stop now. npm start has them again, this conflict pending.\n');
-    if (!process.stdout.isTTY) over.abort();
+    print(invitation(pending, pair));
+    if (process.stdout.isTTY) return print('The replicas run until Ctrl-C. npm start has them again, with this conflict.\n');
+    print('There is no terminal to play at, so the replicas stop now. npm start has them again, with this conflict.');
+    over.abort();
   };
   try {
     await runFleet(fleet, {
@@ -80,14 +80,14 @@ async function runOwn(fleet: FleetConfig, pair: Pair, signal: AbortSignal): Prom
     progress.end();
   }
   await played;
+  if (process.stdout.isTTY) process.stderr.write('\nAll replicas have stopped.\n');
 }
 
 async function play(pair: Pair, signal: AbortSignal): Promise<Pending> {
   const { createReplicaClient, tellStory } = await loadParts();
   const [here, there] = pair.map((config) => createReplicaClient(config.name, addressOf(config, pair), signal)) as [ReplicaClient, ReplicaClient];
   const coloured = process.stdout.isTTY && (process.env['NO_COLOR'] ?? '') === '';
-  const say = (text: string) => void process.stdout.write(`${text}\n`);
-  return tellStory({ here, there, paint: createPaint(coloured), say }, Date.now().toString(36));
+  return tellStory({ here, there, paint: createPaint(coloured), say: print }, Date.now().toString(36));
 }
 
 /** The typed operations are generated, and not where only what a replica needs is installed. */
@@ -109,6 +109,10 @@ async function unlessAborted<T>(signal: AbortSignal, work: () => Promise<T>): Pr
     if (signal.aborted) return null;
     throw error;
   }
+}
+
+function print(text: string): void {
+  process.stdout.write(`${text}\n`);
 }
 
 /** Where a replica of the fleet answers, as the other has it among its peers. */
@@ -135,7 +139,6 @@ This one is yours: conflict ${here.id} on ${a.name}, ${there.id} on ${b.name}, u
    Then read it on both:
      curl ${a.url}/api/v1/users/${user.id}
      curl ${b.url}/api/v1/users/${user.id}
-
 `;
 }
 

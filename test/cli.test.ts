@@ -1,76 +1,23 @@
 /** The commands as a person runs them: real processes, real databases, real signals. */
-import { spawn } from 'node:child_process';
-import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
-import { createRequire } from 'node:module';
+import { readFile, readdir, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath, pathToFileURL } from 'node:url';
 
 import pg from 'pg';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
 import { readPostmaster } from '../src/storage/embedded-server.ts';
-import { stopEmbedded } from '../src/storage/embedded.ts';
+import { answers, openWorkplace, until, type Workplace } from './support/commands.ts';
 import { createTestDatabase } from './support/postgres.ts';
 
-const cli = fileURLToPath(new URL('../src/cli.ts', import.meta.url));
-const tsx = pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href;
-
+let workplace: Workplace;
 let folder: string;
 let basePort: number;
-const running: Command[] = [];
 
-interface Command {
-  readonly child: ChildProcess;
-  stdout: string;
-  stderr: string;
-  /** The exit code, once it has ended. */
-  readonly ended: Promise<number | null>;
-}
-
-function run(args: readonly string[], env: Record<string, string> = {}): Command {
-  const child = spawn(process.execPath, ['--import', tsx, cli, ...args], {
-    cwd: folder,
-    env: { PATH: process.env['PATH'], BASE_PORT: String(basePort), ...env },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
-  const command: Command = { child, stdout: '', stderr: '', ended: once(child, 'close').then(([code]) => code as number | null) };
-  child.stdout.setEncoding('utf8').on('data', (text: string) => (command.stdout += text));
-  child.stderr.setEncoding('utf8').on('data', (text: string) => (command.stderr += text));
-  running.push(command);
-  return command;
-}
-
-async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
-  for (let waited = 0; !(await holds()); waited += 50) {
-    if (waited > 40_000) throw new Error(`waited in vain until ${what}`);
-    await sleep(50);
-  }
-}
-
-const start = async (env: Record<string, string> = {}): Promise<Command> => {
-  const command = run(['start'], env);
-  await until('the banner', () => {
-    if (command.child.exitCode !== null) throw new Error(`it ended: ${command.stderr}`);
-    return command.stdout.includes('Ctrl-C');
-  });
-  return command;
-};
+const run: Workplace['run'] = (args, env) => workplace.run(args, env);
+const start: Workplace['start'] = (env) => workplace.start(env);
 const server = (name: string) => readPostmaster(join(folder, '.data', name, 'postgres'));
-const answers = (port: number) => fetch(`http://127.0.0.1:${port}/livez`).then((response) => response.ok, () => false);
-const isFree = async (port: number) => {
-  const probe = createServer();
-  const free = await new Promise<boolean>((settle) => {
-    probe.once('error', () => settle(false));
-    probe.listen(port, '127.0.0.1', () => settle(true));
-  });
-  probe.close();
-  return free;
-};
 const childrenOf = async (pid: number | undefined) => (await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8')).trim().split(' ').map(Number);
 
 async function query(url: string, sql: string): Promise<unknown[]> {
@@ -87,19 +34,11 @@ async function expectAllGone(): Promise<void> {
 }
 
 beforeEach(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'replique-cli-'));
-  do basePort = 12_000 + Math.floor(Math.random() * 7000);
-  while (!(await isFree(basePort)) || !(await isFree(basePort + 1)));
+  workplace = await openWorkplace();
+  ({ folder, basePort } = workplace);
 });
 
-afterEach(async () => {
-  for (const { child, ended } of running.splice(0)) {
-    child.kill('SIGTERM');
-    await ended;
-  }
-  for (const name of ['a', 'b']) await stopEmbedded({ dataDir: join(folder, '.data'), name });
-  await rm(folder, { recursive: true, force: true });
-});
+afterEach(() => workplace.close());
 
 describe('npm start', () => {
   test.each(['SIGINT', 'SIGTERM'] as const)('starts two replicas, says where they are, and stops all of it on %s', async (signal) => {

@@ -127,7 +127,7 @@ async function play(stage: Stage, scene: Scene, number: number): Promise<void> {
   if (scene.decide === null) {
     const found = await here.conflictOn(user.id);
     if (found !== null) throw new RequestError(`replica ${here.name} has a conflict (${found.id}) where both sides hold the same.`);
-    say(note('conflict', 'none: both say the same', paint));
+    say(`\n${note('conflict', 'none: both say the same', paint)}`);
     say(note('outcome', paint.good('nothing to decide'), paint));
     return;
   }
@@ -156,7 +156,7 @@ async function act({ here, there, say }: Stage, scene: Scene, { id }: User): Pro
     say(`     ${replica.name}  ${write === null ? 'deletes it' : `sets ${Object.entries(write).map(([field, value]) => `${field} to ${value}`).join(', ')}`}`);
   }
   const { sent, conflictsDetected } = await here.syncTo(there.name);
-  say(`   then ${here.name} syncs to ${there.name}: ${sent} sent, ${conflictsDetected} ${conflictsDetected === 1 ? 'conflict' : 'conflicts'}. They hold\n`);
+  say(`   then ${here.name} syncs to ${there.name}: ${sent} sent, ${conflictsDetected} ${conflictsDetected === 1 ? 'conflict' : 'conflicts'}. They hold`);
 }
 
 async function findConflict({ here, there }: Stage, userId: string): Promise<{ here: Conflict; there: Conflict }> {
@@ -174,7 +174,7 @@ async function findConflict({ here, there }: Stage, userId: string): Promise<{ h
 function describeConflict({ here, there, paint }: Stage, conflict: { readonly here: Conflict; readonly there: Conflict }): string {
   const { kind, fields } = conflict.here;
   const numbers = `no. ${conflict.here.id} on ${here.name}, no. ${conflict.there.id} on ${there.name}`;
-  return note('conflict', `${kind}${fields.length > 0 ? ` on ${fields.join(', ')}` : ''}; pending as ${numbers}`, paint);
+  return `\n${note('conflict', `${kind}${fields.length > 0 ? ` on ${fields.join(', ')}` : ''}; pending as ${numbers}`, paint)}`;
 }
 
 type Held = readonly [User | null, User | null];
@@ -182,7 +182,7 @@ type Held = readonly [User | null, User | null];
 async function showHeld({ here, there, paint, say }: Stage, id: string): Promise<Held> {
   const held: Held = await Promise.all([here.user(id), there.user(id)]);
   const columns = [here, there].map(({ name }, index) => (held[index] === null ? `${name} (deleted)` : name));
-  say(`${table(columns, rowsOf(held), paint)}\n`);
+  say(`\n${table(columns, rowsOf(held), paint)}`);
   return held;
 }
 

@@ -32,10 +32,9 @@ export function table(columns: readonly string[], rows: readonly Row[], paint: P
     const padded = cells.map((cell, index) => ink(cell) + ' '.repeat((widths[index] ?? 0) - cell.length));
     return `${INDENT}${paint.dim(label.padEnd(first))}${GAP}${padded.join(GAP)}`.trimEnd();
   };
-  const plain = (text: string) => text;
   return [
     line('', columns, paint.bold),
-    ...rows.map(({ label, cells }) => line(label, cells, new Set(cells).size > 1 ? paint.lit : plain)),
+    ...rows.map(({ label, cells }) => line(label, cells, new Set(cells).size > 1 ? paint.lit : String)),
   ].join('\n');
 }
 

@@ -21,6 +21,8 @@ export interface PeerClientOptions {
   readonly url: string;
   /** Shared by all peers; null where they are all on one machine. */
   readonly secret: string | null;
+  /** How long an answer may take, in milliseconds; 10 s for a handshake or digest, 120 s for changes unless given. */
+  readonly patience?: { readonly handshake: number; readonly changes: number };
 }
 
 export interface PeerClient {
@@ -47,15 +49,19 @@ export class PeerRejectedError extends Error {
 
 /** An answer's size at most; a peer's differing states are bounded to less. */
 const MAX_ANSWER_BYTES = 64 * 1024 * 1024;
-const HANDSHAKE_MS = 10_000;
 /** Applying a large batch on a busy machine takes seconds, not minutes. */
-const CHANGES_MS = 120_000;
+const PATIENCE = { handshake: 10_000, changes: 120_000 };
 
-export function createPeerClient({ name, url, secret }: PeerClientOptions): PeerClient {
+export function createPeerClient({ name, url, secret, patience = PATIENCE }: PeerClientOptions): PeerClient {
   const base = `${url.replace(/\/+$/, '')}/replication/v1`;
 
   async function post<T extends z.ZodType>(path: string, body: object, schema: T, timeout: number, signal?: AbortSignal): Promise<z.output<T>> {
-    const limit = AbortSignal.timeout(timeout);
+    const controller = new AbortController();
+    const abort = (): void => controller.abort();
+    const timer = setTimeout(abort, timeout);
+    // By hand: AbortSignal.any would keep something of each call for as long as a signal lives that lasts.
+    signal?.addEventListener('abort', abort);
+    if (signal?.aborted) abort();
     let status: number;
     let text: string;
     try {
@@ -63,14 +69,19 @@ export function createPeerClient({ name, url, secret }: PeerClientOptions): Peer
         method: 'POST',
         headers: { 'content-type': 'application/json', ...(secret !== null && { authorization: `Bearer ${secret}` }) },
         body: JSON.stringify(body),
-        redirect: 'error',
-        signal: signal ? AbortSignal.any([limit, signal]) : limit,
+        redirect: 'manual',
+        signal: controller.signal,
       });
       status = response.status;
       text = await readBounded(response);
     } catch (error) {
       if (error instanceof PeerRejectedError) throw error;
-      throw new PeerUnreachableError(`peer "${name}" at ${url} did not answer: ${limit.aborted ? `nothing for ${timeout / 1000} s` : causeOf(error)}. Is it running?`);
+      if (signal?.aborted) throw new PeerUnreachableError(`peer "${name}" at ${url} was not waited for: this replica is stopping.`);
+      const cause = controller.signal.aborted ? `nothing for ${timeout / 1000} s` : causeOf(error);
+      throw new PeerUnreachableError(`peer "${name}" at ${url} did not answer: ${cause}. Is it running?`);
+    } finally {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', abort);
     }
     const answer = parseJson(text);
     if (status !== 200) {
@@ -94,9 +105,9 @@ export function createPeerClient({ name, url, secret }: PeerClientOptions): Peer
   return {
     name,
     url,
-    handshake: (request, signal) => post('handshake', request, handshakeResponse, HANDSHAKE_MS, signal),
-    changes: (request, signal) => post('changes', request, changesResponse, CHANGES_MS, signal),
-    digest: (request, signal) => post('digest', request, digestResponse, HANDSHAKE_MS, signal),
+    handshake: (request, signal) => post('handshake', request, handshakeResponse, patience.handshake, signal),
+    changes: (request, signal) => post('changes', request, changesResponse, patience.changes, signal),
+    digest: (request, signal) => post('digest', request, digestResponse, patience.handshake, signal),
   };
 }
 

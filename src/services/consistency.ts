@@ -12,9 +12,9 @@ const BUCKETS_AT_ONCE = 64;
  *
  * @throws PeerUnreachableError, PeerRejectedError
  */
-export async function compareWith(replica: Replica, client: PeerClient): Promise<number> {
+export async function compareWith(replica: Replica, client: PeerClient, signal?: AbortSignal): Promise<number> {
   const ask = (buckets: [string, number][]): ReturnType<PeerClient['digest']> =>
-    client.digest({ protocol: PROTOCOL, sender: replica.name, buckets });
+    client.digest({ protocol: PROTOCOL, sender: replica.name, buckets }, signal);
   const [mine, { digests: theirs }] = await Promise.all([readDigests(replica), ask([])]);
   const { differing, same: whole } = compareBuckets(mine, theirs);
   let same = whole;

@@ -2,7 +2,7 @@
  * Who may replicate with whom. Both sides of a handshake look for what would make one replica's writes cover another's (a shared name or slot, anywhere in the roster), or what
  * could not be stored (other models); the message says what to change.
  */
-import { modelMismatch } from '../replication/model.ts';
+import { modelMismatch, type ReplicatedModel } from '../replication/model.ts';
 import { PROTOCOL, rosterClash, type Introduction } from '../replication/protocol.ts';
 import { learnRoster, modelsOf, readEras, readRoster, type Replica } from '../storage/replica.ts';
 
@@ -18,7 +18,7 @@ export interface Introductions {
   accept(expected: string | null, peer: Introduction, delayMs: number): Promise<void>;
 }
 
-/** Two replicas that cannot replicate with each other, seen from this one: "it …, this replica …". */
+/** Two replicas that cannot replicate with each other, seen from the one that called, which shows it: "it …, this replica …". */
 export class IntroductionError extends Error {}
 
 export interface IntroductionEvents {
@@ -61,7 +61,8 @@ export function createIntroductions(replica: Replica, events: IntroductionEvents
 
     async accept(expected, peer, delayMs) {
       const roster = await readRoster(replica.db);
-      const problem = mismatch(replica, expected, peer) ?? rosterClash(roster, peer.roster);
+      const here: Party = { protocol: PROTOCOL, name: replica.name, id: replica.id, roster, models: modelsOf(replica) };
+      const problem = (expected === null ? mismatch(peer, here) : (misnamed(expected, peer, here) ?? mismatch(here, peer))) ?? rosterClash(roster, peer.roster);
       if (problem !== null) throw new IntroductionError(problem);
       const known = new Set(roster.map(({ id }) => id));
       const news = peer.roster.filter(({ id }) => !known.has(id));
@@ -84,19 +85,25 @@ export function createIntroductions(replica: Replica, events: IntroductionEvents
   };
 }
 
-function mismatch(replica: Replica, expected: string | null, peer: Introduction): string | null {
-  if (peer.protocol !== PROTOCOL) {
-    return `it speaks protocol ${peer.protocol}, this replica ${PROTOCOL}. Run the same version of Replique on both`;
+/** What of an introduction tells whether two replicas fit each other. */
+type Party = Pick<Introduction, 'protocol' | 'name' | 'id' | 'roster'> & { readonly models: readonly ReplicatedModel[] };
+
+/** Why two replicas do not fit each other, said to the operator of `mine`. */
+function mismatch(mine: Party, theirs: Party): string | null {
+  if (theirs.protocol !== mine.protocol) {
+    return `it speaks protocol ${theirs.protocol}, this replica ${mine.protocol}. Run the same version of Replique on both`;
   }
-  if (peer.id === replica.id) return 'it is this replica itself. Check PEERS, and give each replica a database of its own';
-  if (peer.name === replica.name) return `both are named "${peer.name}". Give one of them another REPLICA name and an empty database`;
-  if (expected !== null && peer.name !== expected) {
-    return `PEERS calls it "${expected}", but its name is "${peer.name}". Write ${peer.name}=… in PEERS`;
+  if (theirs.id === mine.id) return 'it is this replica itself. Check PEERS, and give each replica a database of its own';
+  if (theirs.name === mine.name) return `both are named "${mine.name}". Give one of them another REPLICA name and an empty database`;
+  const [own, other] = [mine, theirs].map(({ id, roster }) => roster.find((member) => member.id === id));
+  if (own === undefined || other === undefined) return 'one of the two is not in its own roster: it is no sound replica';
+  if (other.stride !== own.stride) {
+    return `it uses id stride ${other.stride}, this replica ${own.stride}. Give both the same ID_STRIDE`;
   }
-  const member = peer.roster.find(({ id }) => id === peer.id);
-  if (member === undefined) return 'it is not in its own roster: it is no sound replica';
-  if (member.stride !== replica.stride) {
-    return `it uses id stride ${member.stride}, this replica ${replica.stride}. Give both the same ID_STRIDE`;
-  }
-  return modelMismatch(modelsOf(replica), peer.models)?.concat('. Bring both to the same version of prisma/schema.prisma') ?? null;
+  return modelMismatch(mine.models, theirs.models)?.concat('. Bring both to the same version of prisma/schema.prisma') ?? null;
+}
+
+function misnamed(expected: string, peer: Party, here: Party): string | null {
+  if (peer.name === expected || peer.id === here.id) return null;
+  return `PEERS calls it "${expected}", but its name is "${peer.name}". Write ${peer.name}=… in PEERS`;
 }

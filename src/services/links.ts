@@ -30,6 +30,10 @@ export interface LinkOptions {
   readonly introductions: Introductions;
   readonly keeper: Keeper;
   readonly notices: Notices;
+  /** Told how many records an answer brought. */
+  readonly onApplied?: (records: number) => void;
+  /** Gives up where it stands: nothing is lost for it. */
+  readonly signal?: AbortSignal;
 }
 
 /** How many of a sync's conflicts are remembered for its result: a page's worth. */
@@ -43,12 +47,12 @@ const HANDSHAKES = 5;
  * @param answering - The peer is waiting for an answer meanwhile, and must not call back.
  * @throws PeerUnreachableError, PeerRejectedError
  */
-export async function push({ replica, client, introductions, keeper, notices }: LinkOptions, answering: boolean): Promise<Pushed> {
+export async function push({ replica, client, introductions, keeper, notices, onApplied, signal }: LinkOptions, answering: boolean): Promise<Pushed> {
   await keeper.settle();
   let total: Pushed = { sent: 0, applied: 0, skipped: 0, conflictsDetected: 0, conflicts: [] };
   for (let attempt = 1; ; attempt++) {
     const sentAt = performance.now();
-    const peer = await client.handshake({ ...(await introductions.own()), answering });
+    const peer = await client.handshake({ ...(await introductions.own()), answering }, signal);
     await introductions.accept(client.name, peer, (performance.now() - sentAt) / 2);
     try {
       await sendFeed(peer);
@@ -82,9 +86,11 @@ export async function push({ replica, client, introductions, keeper, notices }: 
         reading.catch(() => {});
       }
       const { name, id } = replica;
-      const answer = await client.changes({ protocol: PROTOCOL, sender: { name, id, incarnation }, receiver: peer.incarnation, start, end, records: [...batch.records] });
+      const sender = { name, id, incarnation };
+      const answer = await client.changes({ protocol: PROTOCOL, sender, receiver: peer.incarnation, start, end, records: [...batch.records] }, signal);
       const reported = await applyRecords(replica, peer, answer.records, null);
       notices.conflicts(reported.conflicts);
+      onApplied?.(reported.applied);
       await storeAcknowledged(replica.db, peer.name, { ...end, taker: peer.incarnation });
       total = addTo(total, batch.records.length, answer, reported.conflicts.detected);
       if (!batch.more) return;

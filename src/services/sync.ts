@@ -87,14 +87,15 @@ export function createSync({ replica, clients, introductions, keeper, notices, e
   const links = new Map<string, Link>(
     clients.map((client) => [client.name, { client, state: 'UNKNOWN', consistency: null, busy: null, comparing: null }]),
   );
-  let closed = false;
+  const closing = new AbortController();
 
   /** One push to a peer at a time: its checkpoint allows no other. */
   async function pushTo(link: Link, answering: boolean): Promise<Pushed> {
     while (link.busy !== null) await link.busy.catch(() => {});
-    const work = push({ replica, client: link.client, introductions, keeper, notices }, answering);
-    link.busy = work;
     const { name } = link.client;
+    const onApplied = (records: number): void => events.applied(name, records);
+    const work = push({ replica, client: link.client, introductions, keeper, notices, onApplied, signal: closing.signal }, answering);
+    link.busy = work;
     try {
       const pushed = await work;
       link.state = 'CONNECTED';
@@ -110,16 +111,17 @@ export function createSync({ replica, clients, introductions, keeper, notices, e
   }
 
   function compare(link: Link): Promise<void> {
-    if (closed) return Promise.resolve();
-    link.comparing ??= compareWith(replica, link.client)
+    if (closing.signal.aborted) return Promise.resolve();
+    link.comparing ??= compareWith(replica, link.client, closing.signal)
       .then(
         (ratio) => {
           link.consistency = ratio;
-          link.state = 'CONNECTED';
+          // A peer that does not fit answers this all the same; only a sync tells that it fits now.
+          if (link.state !== 'REJECTED') link.state = 'CONNECTED';
         },
         (error: unknown) => {
           if (error instanceof PeerUnreachableError) link.state = 'UNREACHABLE';
-          else if (!(error instanceof PeerRejectedError) && !closed) events.failed(error, `comparing with peer "${link.client.name}"`);
+          else if (!(error instanceof PeerRejectedError) && !closing.signal.aborted) events.failed(error, `comparing with peer "${link.client.name}"`);
         },
       )
       .finally(() => {
@@ -174,7 +176,11 @@ export function createSync({ replica, clients, introductions, keeper, notices, e
             await pushTo(link, false);
             return [];
           } catch (error) {
-            return [{ peer: link.client.name, reason: (error as Error).message }];
+            const peer = link.client.name;
+            events.failed(error, `carrying a resolution to peer "${peer}"`);
+            // A sync that was under way already, and without it, may have taken the note away.
+            await storeOwed(replica.db, peer);
+            return [{ peer, reason: (error as Error).message }];
           }
         }),
       );
@@ -212,7 +218,7 @@ export function createSync({ replica, clients, introductions, keeper, notices, e
     },
 
     async close() {
-      closed = true;
+      closing.abort();
       clearInterval(timer);
       await Promise.allSettled([...links.values()].flatMap(({ busy, comparing }) => [busy, comparing]));
     },

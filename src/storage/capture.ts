@@ -8,7 +8,11 @@ import { literal, quote, type Transaction } from './database.ts';
 import type { Column, ModelTable } from './tables.ts';
 
 /** Types whose equality is that of their texts. The others are compared as texts: some have no equality, some call different texts equal. */
-const EXACT = /^(integer|bigint|smallint|boolean|text|character varying(\(\d+\))?|uuid|bytea|date|time(stamp)?(\(\d+\))? with(out)? time zone)$/;
+const EXACT = /^(integer|bigint|smallint|boolean|uuid|bytea|date|time(stamp)?(\(\d+\))? with(out)? time zone)$/;
+/** Types whose texts no setting of a session changes. */
+const FIXED = /^(integer|bigint|smallint|boolean|text|character varying(\(\d+\))?|uuid|numeric(\(\d+,\d+\))?|jsonb?)$/;
+/** What the replica itself reads texts with (see database.ts), whatever the writer's session is set to. */
+const TEXTS = ` SET TimeZone = 'UTC' SET DateStyle = 'ISO, MDY' SET IntervalStyle = 'postgres' SET extra_float_digits = 1 SET bytea_output = 'hex'`;
 
 const EVENTS = ['insert', 'update', 'delete'] as const;
 
@@ -61,6 +65,8 @@ function triggerName(event: (typeof EVENTS)[number], model: string): string {
 function captureSql(table: ModelTable): string {
   const key = table.keyColumn.column;
   const model = literal(table.name);
+  const sameKey = `${exactly('o', table.keyColumn)} = ${exactly('n', table.keyColumn)}`;
+  const plain = FIXED.test(table.keyColumn.type) && table.columns.every(({ type }) => EXACT.test(type) || FIXED.test(type));
   const insert = `INSERT INTO replication.log (model, key, op, clock, fields, incarnation)`;
   const changed = table.columns.map((column) => `CASE WHEN ${differs(column)} THEN ${literal(column.field.name)} END`).join(', ');
   const bodies = {
@@ -71,7 +77,7 @@ function captureSql(table: ModelTable): string {
   SELECT ${model}, coalesce(n.${key}, o.${key})::text,
          CASE WHEN o.${key} IS NULL THEN 'I' WHEN n.${key} IS NULL THEN 'D' ELSE 'U' END, capture.clock,
          CASE WHEN o.${key} IS NOT NULL AND n.${key} IS NOT NULL THEN array_remove(ARRAY[${changed}]::text[], NULL) END, capture.here
-    FROM old_rows o FULL JOIN new_rows n ON o.${key} = n.${key}
+    FROM old_rows o FULL JOIN new_rows n ON ${sameKey}
    WHERE o.${key} IS NULL OR n.${key} IS NULL OR ${table.columns.map(differs).join(' OR ') || 'false'}`,
   };
   const transitions = {
@@ -84,7 +90,7 @@ function captureSql(table: ModelTable): string {
     const fn = `replication.${quote(name)}`;
     return [
       `CREATE OR REPLACE FUNCTION ${fn}() RETURNS trigger LANGUAGE plpgsql
-  SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $capture$
+  SECURITY DEFINER SET search_path = pg_catalog, pg_temp${plain ? '' : TEXTS} AS $capture$
 <<capture>>
 DECLARE
   clock bigint;
@@ -109,7 +115,11 @@ END $capture$`,
   ].join('\n--\n');
 }
 
-function differs({ column, type }: Column): string {
-  const cast = EXACT.test(type) ? '' : '::text';
-  return `o.${column}${cast} IS DISTINCT FROM n.${column}${cast}`;
+function differs(column: Column): string {
+  return `${exactly('o', column)} IS DISTINCT FROM ${exactly('n', column)}`;
+}
+
+/** A value in a form whose equality is that of its text: a column's own collation may call different texts equal. */
+function exactly(row: 'o' | 'n', { column, type }: Column): string {
+  return EXACT.test(type) ? `${row}.${column}` : `${row}.${column}::text COLLATE "C"`;
 }

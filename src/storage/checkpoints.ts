@@ -59,7 +59,11 @@ export async function storeAcknowledged(db: Queryable, name: string, { incarnati
 
 /** Notes a finished sync: nothing is owed any more. */
 export async function storeSynced(db: Queryable, name: string): Promise<void> {
-  await db.query('UPDATE replication.peer SET owed = false, last_sync_at = replication.clock() WHERE name = $1', [name]);
+  await db.query(
+    `INSERT INTO replication.peer (name, last_sync_at) VALUES ($1, replication.clock())
+     ON CONFLICT (name) DO UPDATE SET owed = false, last_sync_at = excluded.last_sync_at`,
+    [name],
+  );
 }
 
 /** Notes that a resolution could not be carried to a peer. */
@@ -82,7 +86,8 @@ export async function readPending(replica: Replica, peer: PeerRecord): Promise<{
        SELECT l.model, l.key, l.clock FROM replication.log l
      )
      SELECT count(DISTINCT (model, key)), coalesce(greatest(0, (replication.clock() - min(changed_at)) / 1e6), 0) FROM pending`,
-    [peer.acknowledged?.position ?? 0, peer.incarnation && `${peer.name}.${peer.incarnation}`],
+    // Of a peer never heard of nothing came: no origin is empty.
+    [peer.acknowledged?.position ?? 0, peer.incarnation === null ? '' : `${peer.name}.${peer.incarnation}`],
   );
   return { changes: Number(row?.[0]), lagSeconds: Number(row?.[1]) };
 }

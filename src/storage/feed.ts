@@ -13,7 +13,7 @@ import type { ConflictChanges } from './conflicts.ts';
 import type { Transaction } from './database.ts';
 import { lockRows, readRecords, settle, type SettledRecord } from './records.ts';
 import { beginChange, type Replica } from './replica.ts';
-import type { ModelTable } from './tables.ts';
+import { matchesKey, type Column, type ModelTable } from './tables.ts';
 
 /** Records that one transaction folds, and that one batch holds, at most. */
 export const BATCH_RECORDS = 5000;
@@ -87,27 +87,39 @@ async function readBounded(tx: Transaction, replica: Replica, wanted: readonly (
   return fitting.flatMap(([model, key]) => byRecord.get(`${model} ${key}`) ?? []);
 }
 
-/** About how many bytes each record takes. Rows fit a page unless they have values stored apart; only then is it worth asking for each. */
+/** Types whose values are short. */
+const SHORT = /^(integer|bigint|smallint|boolean|uuid|real|double precision|date|time(stamp)?(\(\d+\))? with(out)? time zone)$/;
+/** What a record takes beside its values. */
+const FRAME_BYTES = 400;
+
+/** About how many bytes each record takes. What it takes in the database says little: a page holds values of a megabyte, compressed. */
 async function rowSizes(tx: Transaction, replica: Replica, wanted: readonly (readonly [string, string])[]): Promise<number[]> {
-  const sizes = Array.from(wanted, () => 400);
+  const sizes = Array.from(wanted, () => FRAME_BYTES);
   for (const table of replica.tables.values()) {
-    const [large] = await tx.query(
-      `SELECT greatest(pg_relation_size(c.reltoastrelid), (SELECT pg_relation_size(r.reltoastrelid) FROM pg_class r WHERE r.oid = 'replication.record'::regclass))
-         FROM pg_class c WHERE c.oid = $1::regclass AND c.reltoastrelid <> 0`,
-      [table.table],
-    );
-    if (Number(large?.[0] ?? 0) === 0) continue;
-    const { column, type } = table.keyColumn;
-    const size = table.columns.map((c) => `coalesce(pg_column_size(t.${c.column}), 0)`).join(' + ') || '0';
+    const long = table.columns.filter(({ type }) => !SHORT.test(type));
+    const own = wanted.flatMap(([model, key], n) => (model === table.name ? [{ n, key }] : []));
+    if (long.length === 0 || own.length === 0) continue;
     const rows = await tx.query(
-      `SELECT k.n, coalesce(${size}, 0) + coalesce(pg_column_size(r.versions), 0)
+      `SELECT k.n, coalesce(t.bytes, 0) + coalesce(r.bytes, 0)
          FROM json_to_recordset($1) AS k (n integer, key text)
-         LEFT JOIN ${table.table} t ON t.${column} = k.key::${type} LEFT JOIN replication.record r ON r.model = $2 AND r.key = k.key`,
-      [JSON.stringify(wanted.flatMap(([model, key], n) => (model === table.name ? [{ n, key }] : []))), table.name],
+         LEFT JOIN LATERAL (SELECT ${long.map(valueBytes).join(' + ')} AS bytes FROM ${table.table} t WHERE ${matchesKey('t', table.keyColumn, 'k.key')} OFFSET 0) t ON true
+         LEFT JOIN LATERAL (
+           SELECT CASE WHEN pg_column_compression(versions) IS NULL THEN pg_column_size(versions) ELSE octet_length(versions::text) END AS bytes
+             FROM replication.record WHERE model = $2 AND key = k.key OFFSET 0
+         ) r ON true`,
+      [JSON.stringify(own), table.name],
     );
-    for (const [n, bytes] of rows) sizes[Number(n)] = Number(bytes) + 200;
+    for (const [n, bytes] of rows) sizes[Number(n)] = Number(bytes) + FRAME_BYTES;
   }
   return sizes;
+}
+
+/** The length of a value's text, about, without unpacking the value where that can be had. */
+function valueBytes({ column, type }: Column): string {
+  const value = `t.${column}`;
+  if (type === 'bytea') return `coalesce(2 * octet_length(${value}), 0)`;
+  if (/^(text|character varying)/.test(type)) return `coalesce(octet_length(${value}), 0)`;
+  return `coalesce(CASE WHEN pg_column_compression(${value}) IS NULL THEN pg_column_size(${value}) ELSE octet_length(${value}::text) END, 0)`;
 }
 
 async function foldSome(tx: Transaction, replica: Replica): Promise<{ records: number; writes: number; conflicts: ConflictChanges }> {

@@ -8,7 +8,7 @@ import type { Fields, Vector, Version } from '../replication/version.ts';
 import { writeLocally, type LocalWrite } from '../replication/write.ts';
 import type { Transaction } from './database.ts';
 import type { Replica } from './replica.ts';
-import type { ModelTable } from './tables.ts';
+import { matchesKey, type ModelTable } from './tables.ts';
 
 /** A version as `replication.record` and `replication.conflict` hold it. */
 interface StoredVersion {
@@ -57,9 +57,9 @@ const KINDS = { I: 'insert', U: 'update', D: 'delete' } as const;
  * Locks the rows of these keys, in key order, as local writers lock them: their captured writes are all visible afterwards and no more can come.
  */
 export async function lockRows(tx: Transaction, table: ModelTable, keys: readonly string[]): Promise<void> {
-  const { column, type } = table.keyColumn;
+  const { keyColumn } = table;
   await tx.query(
-    `SELECT FROM ${table.table} t JOIN unnest($1::text[]) AS k (key) ON t.${column} = k.key::${type} ORDER BY t.${column} FOR UPDATE OF t`,
+    `SELECT FROM ${table.table} t JOIN unnest($1::text[]) AS k (key) ON ${matchesKey('t', keyColumn, 'k.key')} ORDER BY t.${keyColumn.column} FOR UPDATE OF t`,
     [keys],
   );
 }
@@ -71,14 +71,14 @@ export async function lockRows(tx: Transaction, table: ModelTable, keys: readonl
  */
 export async function readRecords(tx: Transaction, table: ModelTable, keys: readonly string[]): Promise<StoredRecord[]> {
   if (keys.length === 0) return [];
-  const { column, type } = table.keyColumn;
+  const { column } = table.keyColumn;
   const rows = await tx.query(
     `WITH here AS MATERIALIZED (SELECT replication.incarnation() AS incarnation)
      SELECT here.incarnation, k.key, r.position, r.origin, r.versions, r.shown, r.waiting, r.held, r.hash, l.writes, t.${column} IS NOT NULL
             ${table.columns.map((c) => `, t.${c.column}::text`).join('')}
        FROM here CROSS JOIN unnest($1::text[]) WITH ORDINALITY AS k (key, n)
        LEFT JOIN LATERAL (SELECT * FROM replication.record WHERE model = $2 AND key = k.key OFFSET 0) r ON true
-       LEFT JOIN LATERAL (SELECT * FROM ${table.table} WHERE ${column} = k.key::${type} OFFSET 0) t ON true
+       LEFT JOIN LATERAL (SELECT * FROM ${table.table} t WHERE ${matchesKey('t', table.keyColumn, 'k.key')} OFFSET 0) t ON true
        LEFT JOIN LATERAL (
          SELECT json_agg(json_build_array(l.ctid::text, l.op, l.clock, l.fields, l.incarnation) ORDER BY l.seq) AS writes
            FROM replication.log l WHERE l.model = $2 AND l.key = k.key

@@ -7,7 +7,7 @@
 import { sameFields, type Fields } from '../replication/version.ts';
 import type { Change } from './changes.ts';
 import { RetryTransaction, sqlState, type Transaction } from './database.ts';
-import type { ModelTable } from './tables.ts';
+import { matchesKey, type ModelTable } from './tables.ts';
 
 /** Why each change that could not be shown waits. */
 export async function materialise(tx: Transaction, changes: readonly Change[]): Promise<Map<Change, string>> {
@@ -53,7 +53,7 @@ async function attempt(tx: Transaction, changes: readonly Change[], waiting: Map
 async function refuseIfCreatedMeanwhile(tx: Transaction, { before }: Change): Promise<void> {
   if (before.row !== null) return;
   const { table, keyColumn } = before.table;
-  const [found] = await tx.query(`SELECT FROM ${table} WHERE ${keyColumn.column} = $1::${keyColumn.type}`, [before.key]);
+  const [found] = await tx.query(`SELECT FROM ${table} t WHERE ${matchesKey('t', keyColumn, '$1::text')}`, [before.key]);
   if (found) throw new RetryTransaction(`a row with key ${before.key} was created meanwhile`);
 }
 
@@ -74,19 +74,18 @@ async function writeRows(tx: Transaction, changes: readonly Change[]): Promise<v
   }
 }
 
-async function deleteRows(tx: Transaction, { table, keyColumn: { column, type } }: ModelTable, changes: readonly Change[]): Promise<void> {
+async function deleteRows(tx: Transaction, { table, keyColumn }: ModelTable, changes: readonly Change[]): Promise<void> {
   if (changes.length === 0) return;
-  await tx.query(`DELETE FROM ${table} t USING unnest($1::text[]) AS k (key) WHERE t.${column} = k.key::${type}`, [
+  await tx.query(`DELETE FROM ${table} t USING unnest($1::text[]) AS k (key) WHERE ${matchesKey('t', keyColumn, 'k.key')}`, [
     changes.map(({ before }) => before.key),
   ]);
 }
 
 async function updateRows(tx: Transaction, table: ModelTable, changes: readonly Change[]): Promise<void> {
   if (changes.length === 0 || table.columns.length === 0) return;
-  const { column, type } = table.keyColumn;
   const set = table.columns.map((c, i) => `${c.column} = x.c${i}::${c.type}`).join(', ');
   await tx.query(
-    `UPDATE ${table.table} t SET ${set} FROM ${recordset(table)} WHERE t.${column} = x.key::${type}`,
+    `UPDATE ${table.table} t SET ${set} FROM ${recordset(table)} WHERE ${matchesKey('t', table.keyColumn, 'x.key')}`,
     [encodeRows(table, changes)],
   );
 }

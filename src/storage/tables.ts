@@ -85,3 +85,8 @@ async function parentsFirst(tx: Transaction, tables: readonly ModelTable[]): Pro
   tables.forEach((_table, index) => visit(index, []));
   return [...ordered];
 }
+
+/** A row's key is this text, to the letter: a column's type or collation may call different texts equal, and they are different records. The first half is for the index. */
+export function matchesKey(row: string, { column, type }: Column, text: string): string {
+  return `${row}.${column} = ${text}::${type} AND ${row}.${column}::text COLLATE "C" = ${text}`;
+}

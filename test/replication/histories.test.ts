@@ -28,7 +28,7 @@ function rest(world: World, topology: 'mesh' | 'chain' = 'mesh'): string[] {
   expect(misjudged(world)).toBeNull();
   expect(syncAll(world, topology)).toBe(0);
   const values = world.state('a').map(({ fields }) => (fields === null ? 'deleted' : `${fields['f1']},${fields['f2']}`));
-  return [...new Set(values)].sort();
+  return [...new Set(values)].toSorted();
 }
 
 describe('deliveries', () => {
@@ -293,8 +293,11 @@ describe('records that cannot be shown', () => {
   });
 });
 
+function member(id: number, name: string, slot: number): RosterMember {
+  return { id: `00000000-0000-4000-8000-00000000000${id}`, name, slot, stride: 10 };
+}
+
 it('same-slot-or-name-at-chain-ends-is-refused', () => {
-  const member = (id: number, name: string, slot: number): RosterMember => ({ id: `00000000-0000-4000-8000-00000000000${id}`, name, slot, stride: 10 });
   const [a, b] = [member(1, 'a', 1), member(2, 'b', 2)];
   // b knows a; the other end of the chain says that it is a too, or has a's slot.
   expect(rosterClash([a, b], [b, member(3, 'a', 3)])).toMatch('two replicas are named "a"');

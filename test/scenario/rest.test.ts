@@ -256,14 +256,16 @@ describe('a resolution while the peer is away', () => {
     await expectResolved(user, 'field-wise');
   });
 
-  it('does not settle what b wrote meanwhile: that is a new conflict, or none where b had seen it', async () => {
+  it('does not settle what b wrote meanwhile: that is a conflict with the outcome', async () => {
     const { user } = await diverged();
     b.cut();
     await resolveAll(a, 'field-wise');
     await put(b, user, { telephone: '3' });
     b.heal();
-    expect((await sync(a, 'b')).body).toMatchObject({ conflicts: 0 });
-    for (const replica of [a, b]) expect(await entryOn(replica, user)).toMatchObject({ status: 'pending', version_b: { telephone: '3' } });
+    expect((await sync(a, 'b')).body).toMatchObject({ conflicts: 1 });
+    for (const replica of [a, b]) {
+      expect(await entryOn(replica, user)).toMatchObject({ status: 'pending', version_a: { telephone: '2' }, version_b: { telephone: '3' } });
+    }
     await resolveAll(b, 'latest');
     await expectBoth(user, { telephone: '3' });
   });

@@ -4,9 +4,12 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { decide } from '../../src/storage/apply.ts';
 import { listConflicts } from '../../src/storage/conflicts.ts';
 import { expectSame, valuesOf } from '../support/compare.ts';
+import type { TestDatabase } from '../support/postgres.ts';
 import { linksOf, openReplicas, type Replicas } from '../support/replicas.ts';
 
 let replicas: Replicas;
+/** What a replica may report as a problem. */
+let told = 'nothing';
 
 const write = (name: string, field: 'f1' | 'f2', value: string, key = 'r'): Promise<unknown> =>
   replicas.at(name).sql(`UPDATE things SET ${field} = $2 WHERE id = $1`, [key, value]);
@@ -30,14 +33,24 @@ async function holding(names: string): Promise<void> {
   await replicas.rest();
 }
 
+/** The database goes back in time, which is told once a peer shows that it had more. */
+async function restore(name: string, backup: TestDatabase): Promise<void> {
+  await replicas.restore(name, backup);
+  told = 'went back in time';
+}
+
 /** Comes to rest, and tells the values that are left. */
 async function rest(topology: 'mesh' | 'chain' = 'mesh'): Promise<string[]> {
   await replicas.rest(linksOf(topology, replicas.names));
+  for (const problem of replicas.names.flatMap((name) => replicas.at(name).problems.splice(0))) expect(problem).toContain(told);
   await expectSame(replicas);
   return valuesOf(replicas.at('a'), 'r');
 }
 
-afterEach(() => replicas.close());
+afterEach(async () => {
+  told = 'nothing';
+  await replicas.close();
+});
 
 describe('deliveries', () => {
   it('lost-ack-does-not-starve-the-sender', async () => {
@@ -185,7 +198,7 @@ describe('restores', () => {
     const backup = await replicas.backup('a');
     await write('a', 'f1', 'x');
     await replicas.sync('a', 'b');
-    await replicas.restore('a', backup);
+    await restore('a', backup);
     expect(await row('a')).toBe('0,0');
     expect(await replicas.sync('b', 'a')).toMatchObject({ sent: 1, applied: 1 });
     expect(await rest()).toEqual(['x,0']);
@@ -195,7 +208,7 @@ describe('restores', () => {
     const backup = await replicas.backup('a');
     await write('a', 'f1', 'x');
     await replicas.sync('a', 'b');
-    await replicas.restore('a', backup);
+    await restore('a', backup);
     await write('a', 'f1', 'z');
     await replicas.sync('a', 'b');
     expect(await rest()).toEqual(['x,0', 'z,0']);
@@ -205,7 +218,7 @@ describe('restores', () => {
     const backup = await replicas.backup('a');
     await write('a', 'f1', 'x');
     await replicas.sync('a', 'b');
-    await replicas.restore('a', backup);
+    await restore('a', backup);
     await write('a', 'f1', 'z');
     await replicas.sync('a', 'c');
     await write('c', 'f2', 'c');
@@ -223,7 +236,7 @@ describe('restores', () => {
     const { replica } = replicas.at('a');
     await replica.db.query(`UPDATE replication.record SET origin = 'b.' || (SELECT incarnation FROM replication.peer WHERE name = 'b') WHERE key = 'r'`);
     await replicas.sync('a', 'b');
-    await replicas.restore('a', backup);
+    await restore('a', backup);
     await write('a', 'f1', '3');
     expect(await rest()).toEqual(['3,0']);
     expect(await valuesOf(replicas.at('b'), 's')).toEqual(['1,0']);

@@ -28,9 +28,9 @@ export async function valuesOf(at: TestReplica, key: string, model = 'Thing'): P
 /** The rows of all models, as text. */
 export async function rowsOf({ replica, sql }: TestReplica): Promise<string[]> {
   const rows: string[] = [];
-  for (const { table, keyColumn } of replica.tables.values()) {
-    const found = await sql(`SELECT t::text AS row FROM ${table} t ORDER BY t.${keyColumn.column}::text COLLATE "C"`);
-    rows.push(...found.map(({ row }) => `${table} ${row}`));
+  for (const { name, table, keyColumn } of replica.tables.values()) {
+    const found = await sql(`SELECT ROW(t.*)::text AS row FROM ${table} t ORDER BY t.${keyColumn.column}::text COLLATE "C"`);
+    rows.push(...found.map(({ row }) => `${name} ${row}`));
   }
   return rows;
 }

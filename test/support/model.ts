@@ -56,10 +56,6 @@ export interface Database {
 export type Records = readonly (readonly [key: string, state: State])[];
 
 export interface Model {
-  /** Opens a transaction that changes states: the present incarnation takes its place in the feed. */
-  readonly begin: (replica: Replica) => void;
-  readonly read: (replica: Replica, key: string) => StoredRecord;
-  readonly viewOf: (replica: Replica, record: StoredRecord, state: State) => View;
   /** Stores a record's new state and shows it, if the row lets it. */
   readonly store: (replica: Replica, key: string, before: StoredRecord, state: State, origin: string | null, view: View) => void;
   /** Folds a record's captured writes into its state. */
@@ -71,20 +67,6 @@ export interface Model {
 }
 
 export function createModel(oracle: Oracle): Model {
-  function begin({ database, server }: Replica): void {
-    if (database.eras.at(-1)?.incarnation === server) return;
-    database.eras.push({ incarnation: server, first: database.head + 1 });
-  }
-
-  function read({ database }: Replica, key: string): StoredRecord {
-    const empty = { state: [], origin: null, position: 0, shown: null, waiting: false, held: null, row: null, seen: 0n, log: [] };
-    return database.records.get(key) ?? empty;
-  }
-
-  function viewOf(replica: Replica, record: StoredRecord, state: State): View {
-    return show(state, replica.database.policy, idOf(replica), record.shown);
-  }
-
   function store(replica: Replica, key: string, before: StoredRecord, state: State, origin: string | null, view: View): void {
     const { database } = replica;
     const moved = before.position === 0 || !sameState(state, before.state);
@@ -145,7 +127,22 @@ export function createModel(oracle: Oracle): Model {
     });
   }
 
-  return { begin, read, viewOf, store, fold, foldAll, showAgain, takeOver };
+  return { store, fold, foldAll, showAgain, takeOver };
+}
+
+/** Opens a transaction that changes states: the present incarnation takes its place in the feed. */
+export function begin({ database, server }: Replica): void {
+  if (database.eras.at(-1)?.incarnation === server) return;
+  database.eras.push({ incarnation: server, first: database.head + 1 });
+}
+
+export function read({ database }: Replica, key: string): StoredRecord {
+  const empty = { state: [], origin: null, position: 0, shown: null, waiting: false, held: null, row: null, seen: 0n, log: [] };
+  return database.records.get(key) ?? empty;
+}
+
+export function viewOf(replica: Replica, record: StoredRecord, state: State): View {
+  return show(state, replica.database.policy, idOf(replica), record.shown);
 }
 
 /** A replica's id in its present incarnation. */

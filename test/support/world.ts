@@ -9,7 +9,7 @@ import { merge, type State } from '../../src/replication/merge.ts';
 import type { Policy } from '../../src/replication/policy.ts';
 import { sameFields, type Fields, type ReplicaId, type Version } from '../../src/replication/version.ts';
 import { resolve, type Choice } from '../../src/replication/write.ts';
-import { copy, createModel, idOf, type Database, type Records, type Replica } from './model.ts';
+import { begin, copy, createModel, idOf, read, viewOf, type Database, type Records, type Replica } from './model.ts';
 import { createOracle, type Oracle } from './oracle.ts';
 
 export interface Batch {
@@ -61,7 +61,7 @@ export const KEY = 'r';
 
 export function createWorld(setup: Readonly<Record<string, Policy>>): World {
   const oracle = createOracle();
-  const { begin, read, viewOf, store, fold, foldAll, showAgain, takeOver } = createModel(oracle);
+  const { store, fold, foldAll, showAgain, takeOver } = createModel(oracle);
   let time = 1000;
   let incarnations = 0;
   const replicas = Object.entries(setup).map(

@@ -1,0 +1,206 @@
+/** The fold and the feed: nothing committed is left out, whenever it commits. */
+import { afterEach, describe, expect, it } from 'vitest';
+
+import { BATCH_BYTES, BATCH_RECORDS, fold, readFeed } from '../../src/storage/feed.ts';
+import { expectSame, statesOf, valuesOf } from '../support/compare.ts';
+import { openReplicas, type Replicas, type TestReplica } from '../support/replicas.ts';
+import { FAMILY, model } from '../support/schemas.ts';
+
+let replicas: Replicas;
+let a: TestReplica;
+let b: TestReplica;
+
+async function open(...args: Parameters<typeof openReplicas>): Promise<void> {
+  replicas = await openReplicas(...args);
+  [a, b] = [replicas.at('a'), replicas.at('b')];
+}
+
+const queued = async (): Promise<number> => Number((await a.sql('SELECT count(*) FROM replication.log'))[0]?.['count']);
+const positions = (): Promise<unknown> => a.sql('SELECT key, position FROM replication.record ORDER BY position');
+
+afterEach(() => replicas.close());
+
+describe('the fold', () => {
+  it('takes each write once, and a record with several as one', async () => {
+    await open('ab');
+    await a.sql(`INSERT INTO things VALUES ('x', '1', '1'), ('y', '1', '1')`);
+    await a.sql(`UPDATE things SET f1 = '2' WHERE id = 'x'`);
+    expect(await fold(a.replica, () => {})).toBe(2);
+    expect([await queued(), await fold(a.replica, () => {})]).toEqual([0, 0]);
+    expect(await positions()).toEqual([
+      { key: 'x', position: '1' },
+      { key: 'y', position: '2' },
+    ]);
+  });
+
+  it('stamps what one transaction wrote as it was written: the fields that it did not change keep theirs', async () => {
+    await open('ab');
+    await a.sql(`INSERT INTO things VALUES ('x', '1', '1')`);
+    await a.settle();
+    const created = (await statesOf(a)).get('Thing x')?.[0]?.stamps['*'];
+    await a.sql(`UPDATE things SET f1 = '2'; UPDATE things SET f1 = '3'`);
+    const [version] = (await statesOf(a)).get('Thing x') ?? [];
+    expect(version?.fields).toEqual({ f1: '3', f2: '1' });
+    const written = Object.entries(version?.stamps ?? {}).map(([field, stamp]) => [field, stamp[1] === created?.[1]]);
+    expect(Object.fromEntries(written)).toEqual({ '*': false, f2: true });
+  });
+
+  it('runs while others fold, and in more than one transaction', async () => {
+    await open('ab');
+    const more = BATCH_RECORDS + 100;
+    await a.sql(`INSERT INTO things SELECT n, n, n FROM generate_series(1, ${more}) n`);
+    const [first, second] = await Promise.all([fold(a.replica, () => {}), fold(a.replica, () => {})]);
+    expect(first + second).toBe(more);
+    expect(await queued()).toBe(0);
+    await replicas.rest();
+    await expectSame(replicas);
+  });
+});
+
+describe('transactions of any length', () => {
+  it('an early transaction that commits late arrives', async () => {
+    await open('ab');
+    await a.session(async (early) => {
+      await early.query(`BEGIN; INSERT INTO things VALUES ('early', '1', '1')`);
+      await a.sql(`INSERT INTO things VALUES ('late', '2', '2')`);
+      expect(await replicas.sync('a', 'b')).toMatchObject({ sent: 1 });
+      await early.query(`INSERT INTO things VALUES ('early2', '1', '1')`);
+      await a.sql(`UPDATE things SET f1 = '3' WHERE id = 'late'`);
+      expect(await replicas.sync('a', 'b')).toMatchObject({ sent: 1 });
+      await early.query('COMMIT');
+    });
+    expect(await replicas.sync('a', 'b')).toMatchObject({ sent: 2, applied: 2 });
+    await expectSame(replicas);
+  });
+
+  it('hundreds of them from many clients while syncs run: every record is counted on the other side', async () => {
+    await open('ab');
+    const clients = 12;
+    const each = 25;
+    let writing = clients;
+    const random = (client: number, n: number): number => ((client * 7919 + n * 104_729) % 97) / 97;
+    const write = (client: number): Promise<void> =>
+      a.session(async (session) => {
+        for (let n = 0; n < each; n++) {
+          await session.query('BEGIN');
+          await session.query(`INSERT INTO things VALUES ($1, 'v', NULL)`, [`${client}-${n}`]);
+          if (random(client, n) > 0.5) await session.query(`SELECT pg_sleep($1)`, [random(client, n) * 0.03]);
+          await session.query(`UPDATE things SET f2 = 'w' WHERE id = $1`, [`${client}-${n}`]);
+          await session.query('COMMIT');
+        }
+        writing--;
+      });
+    const run = async (): Promise<number> => {
+      let syncs = 0;
+      for (; writing > 0; syncs++) await replicas.sync('a', 'b');
+      return syncs;
+    };
+    const [syncs] = await Promise.all([run(), ...Array.from({ length: clients }, (_, client) => write(client))]);
+    expect(syncs).toBeGreaterThan(2);
+    await replicas.sync('a', 'b');
+    expect(await b.sql(`SELECT count(*), count(f2) AS whole FROM things`)).toEqual([{ count: String(clients * each), whole: String(clients * each) }]);
+    await replicas.rest();
+    await expectSame(replicas);
+  });
+
+  it('a record that is written constantly is neither starved nor torn', async () => {
+    await open('ab');
+    await a.sql(`INSERT INTO things VALUES ('hot', '0', '0'), ('cold', '0', '0')`);
+    let last = 0;
+    let stop = false;
+    const write = a.session(async (session) => {
+      while (!stop) await session.query(`UPDATE things SET f1 = $1, f2 = $1 WHERE id = 'hot'`, [String(++last)]);
+    });
+    const seen: number[] = [];
+    for (let i = 0; i < 10; i++) {
+      await replicas.sync('a', 'b');
+      const [row] = await b.sql(`SELECT f1, f2 FROM things WHERE id = 'hot'`);
+      expect(row?.['f1']).toBe(row?.['f2']);
+      seen.push(Number(row?.['f1']));
+    }
+    stop = true;
+    await write;
+    expect(seen).toEqual([...new Set(seen)].toSorted((x, y) => x - y));
+    await replicas.sync('a', 'b');
+    expect(await valuesOf(b, 'hot')).toEqual([`${last},${last}`]);
+    await replicas.rest();
+    await expectSame(replicas);
+  });
+});
+
+describe('a batch', () => {
+  it('leaves out what the peer holds, as long as it is exactly that', async () => {
+    await open('abc');
+    await a.sql(`INSERT INTO things VALUES ('x', '1', '1'), ('y', '1', '1')`);
+    await replicas.sync('a', 'b');
+    const peer = async (name: string): Promise<string> => `${name}.${(await replicas.at(name).sql('SELECT replication.incarnation() AS i'))[0]?.['i']}`;
+    const idA = await peer('a');
+    expect(await readFeed(b.replica, 0, idA)).toMatchObject({ end: 2, records: [], more: false });
+    expect((await readFeed(b.replica, 0, await peer('c'))).records).toHaveLength(2);
+    expect((await readFeed(b.replica, 0, 'a.elsewhen')).records).toHaveLength(2);
+    // Captured, not folded yet.
+    await b.sql(`UPDATE things SET f1 = 'b' WHERE id = 'x'`);
+    expect((await readFeed(b.replica, 2, idA)).records).toEqual([]);
+    await fold(b.replica, () => {});
+    expect((await readFeed(b.replica, 2, idA)).records).toMatchObject([['Thing', 'x', [{ f: { f1: 'b', f2: '1' } }]]]);
+  });
+
+  it('holds so many records, and goes on where the last one ended', async () => {
+    await open('ab');
+    await a.sql(`INSERT INTO things SELECT n, n, n FROM generate_series(1, ${2 * BATCH_RECORDS + 1}) n`);
+    await a.settle();
+    const sizes: [number, boolean][] = [];
+    for (let after = 0; ;) {
+      const batch = await readFeed(a.replica, after, 'b.1');
+      sizes.push([batch.records.length, batch.more]);
+      after = batch.end;
+      if (!batch.more) break;
+    }
+    expect(sizes).toEqual([[BATCH_RECORDS, true], [BATCH_RECORDS, true], [1, false]]);
+    expect(await replicas.sync('a', 'b')).toMatchObject({ sent: 2 * BATCH_RECORDS + 1, applied: 2 * BATCH_RECORDS + 1 });
+    await expectSame(replicas);
+  });
+
+  it('is bounded by bytes; a record larger than that travels alone', async () => {
+    await open('ab');
+    await a.sql('ALTER TABLE things ALTER f1 SET STORAGE EXTERNAL');
+    await a.sql(`INSERT INTO things SELECT n, repeat(chr(96 + n), 3 * 1024 * 1024), NULL FROM generate_series(1, 6) n`);
+    await a.sql(`INSERT INTO things VALUES ('huge', repeat('h', 10 * 1024 * 1024), NULL), ('small', 's', NULL)`);
+    await a.settle();
+    const batches: string[][] = [];
+    for (let after = 0; ;) {
+      const batch = await readFeed(a.replica, after, 'b.1');
+      batches.push(batch.records.map(([, key]) => key));
+      expect(batch.records.length < 2 || JSON.stringify(batch.records).length < BATCH_BYTES).toBe(true);
+      after = batch.end;
+      if (!batch.more) break;
+    }
+    expect(batches.flat()).toEqual(['1', '2', '3', '4', '5', '6', 'huge', 'small']);
+    expect(batches).toContainEqual(['huge']);
+    await replicas.sync('a', 'b');
+    expect(await b.sql('SELECT sum(length(f1)) FROM things')).toEqual([{ sum: String((18 + 10) * 1024 * 1024 + 1) }]);
+  });
+
+  it('is bounded by bytes where large values compress well', async () => {
+    await open('ab', { schema: { ddl: 'CREATE TABLE docs (id int PRIMARY KEY, doc text)', models: [model('Doc', 'docs', { id: 'Int', doc: 'String?' })] } });
+    await a.sql(`INSERT INTO docs SELECT n, repeat('abc', 1000000) FROM generate_series(1, 12) n`);
+    await a.settle();
+    for (let after = 0; ;) {
+      const batch = await readFeed(a.replica, after, 'b.1');
+      expect(batch.records.length < 2 || JSON.stringify(batch.records).length < 2 * BATCH_BYTES, `${batch.records.length} records`).toBe(true);
+      after = batch.end;
+      if (!batch.more) break;
+    }
+  });
+
+  it('brings parents before their children, and takes children before their parents', async () => {
+    await open('ab', { schema: FAMILY });
+    await a.sql(`INSERT INTO parents SELECT 'p' || n, n FROM generate_series(1, 50) n; INSERT INTO children SELECT 'c' || n, 'p' || n, n FROM generate_series(1, 50) n`);
+    await replicas.rest();
+    expect(await b.sql('SELECT count(*) FROM children')).toEqual([{ count: '50' }]);
+    await a.sql('DELETE FROM parents');
+    await replicas.rest();
+    expect(await b.sql('SELECT count(*) FROM children')).toEqual([{ count: '0' }]);
+    await expectSame(replicas);
+  });
+});
