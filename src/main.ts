@@ -44,6 +44,10 @@ const MIGRATIONS = fileURLToPath(new URL('../prisma/migrations', import.meta.url
 /** Connections for the models (through Prisma) and for replication; PostgreSQL allows 100 in all unless told otherwise. */
 const MODEL_CONNECTIONS = 10;
 const REPLICATION_CONNECTIONS = 8;
+/**
+ * Apart from the others, which may all be waiting for a row: a write that holds the row, and looks its version up before it goes on, must not wait for them in turn.
+ */
+const LOOKUP_CONNECTIONS = 4;
 
 /**
  * Starts one replica: its database (an embedded one where none is given), migrated and captured, and its server.
@@ -76,6 +80,8 @@ async function build(config: ReplicaConfig, log: Logger, onProgress: StartOption
   const onIdleError = (error: Error): void => log.warn({ err: error }, 'a connection to the database broke');
   const db = openDatabase(url, { size: REPLICATION_CONNECTIONS, onError: onIdleError });
   closers.push(db.close);
+  const lookups = openDatabase(url, { size: LOOKUP_CONNECTIONS, onError: onIdleError });
+  closers.push(lookups.close);
   const { applied } = await withSession(url, (client) => migrate(client, MIGRATIONS));
   if (applied.length > 0) onProgress(`migrated: ${applied.join(', ')}`);
 
@@ -119,7 +125,7 @@ async function build(config: ReplicaConfig, log: Logger, onProgress: StartOption
   closers.push(sync.close);
 
   const status = createStatus(replica, () => sync.links);
-  const records = createRecords(replica, keeper);
+  const records = createRecords({ ...replica, db: lookups }, keeper);
   const conflicts = createConflicts({
     replica,
     keeper,

@@ -62,7 +62,7 @@ export function createIntroductions(replica: Replica, events: IntroductionEvents
     async accept(expected, peer, delayMs) {
       const roster = await readRoster(replica.db);
       const here: Party = { protocol: PROTOCOL, name: replica.name, id: replica.id, roster, models: modelsOf(replica) };
-      const problem = (expected === null ? mismatch(peer, here) : (misnamed(expected, peer, here) ?? mismatch(here, peer))) ?? rosterClash(roster, peer.roster);
+      const problem = (expected === null ? mismatch(peer, here) : (mismatch(here, peer) ?? misnamed(expected, peer))) ?? rosterClash(roster, peer.roster);
       if (problem !== null) throw new IntroductionError(problem);
       const known = new Set(roster.map(({ id }) => id));
       const news = peer.roster.filter(({ id }) => !known.has(id));
@@ -103,7 +103,6 @@ function mismatch(mine: Party, theirs: Party): string | null {
   return modelMismatch(mine.models, theirs.models)?.concat('. Bring both to the same version of prisma/schema.prisma') ?? null;
 }
 
-function misnamed(expected: string, peer: Party, here: Party): string | null {
-  if (peer.name === expected || peer.id === here.id) return null;
-  return `PEERS calls it "${expected}", but its name is "${peer.name}". Write ${peer.name}=… in PEERS`;
+function misnamed(expected: string, { name }: Party): string | null {
+  return name === expected ? null : `PEERS calls it "${expected}", but its name is "${name}". Write ${name}=… in PEERS`;
 }

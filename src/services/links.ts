@@ -20,8 +20,15 @@ export interface Pushed {
   readonly applied: number;
   readonly skipped: number;
   readonly conflictsDetected: number;
-  /** The first of the conflicts detected, as [model, key]. */
-  readonly conflicts: readonly (readonly [string, string])[];
+  /** The first of the conflicts detected. */
+  readonly conflicts: readonly Detected[];
+}
+
+/** A conflict that a sync detected: the number of its entry where that was opened here, null where the peer alone opened one. */
+export interface Detected {
+  readonly model: string;
+  readonly key: string;
+  readonly id: string | null;
 }
 
 export interface LinkOptions {
@@ -106,8 +113,8 @@ function addTo(
   detectedHere: readonly ConflictRef[],
 ): Pushed {
   // Both sides log the same conflict; it counts once.
-  const detected = new Map(answer.detected.map(([model, key]) => [`${model} ${key}`, [model, key] as const]));
-  for (const { model, key } of detectedHere) detected.set(`${model} ${key}`, [model, key]);
+  const detected = new Map<string, Detected>(answer.detected.map(([model, key]) => [`${model} ${key}`, { model, key, id: null }]));
+  for (const { model, key, id } of detectedHere) detected.set(`${model} ${key}`, { model, key, id });
   return {
     sent: total.sent + sent,
     applied: total.applied + answer.applied,

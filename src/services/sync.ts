@@ -2,7 +2,7 @@
 import { PeerRejectedError, PeerUnreachableError, type PeerClient } from '../peers/client.ts';
 import { RefusalError, type PeerHandlers } from '../peers/endpoint.ts';
 import { applyRecords, BatchError } from '../storage/apply.ts';
-import { pendingOf, type ConflictEntry } from '../storage/conflicts.ts';
+import { pendingOf, readConflicts, type ConflictEntry } from '../storage/conflicts.ts';
 import { readPeer, storeOwed } from '../storage/checkpoints.ts';
 import { readDigests, readKeyDigests } from '../storage/digest.ts';
 import { readRoster, type Replica } from '../storage/replica.ts';
@@ -12,7 +12,7 @@ import { toConflict, type Conflict, type Undelivered } from './conflicts.ts';
 import { ServiceError } from './errors.ts';
 import { IntroductionError, type Introductions } from './introductions.ts';
 import type { Keeper } from './keeper.ts';
-import { push, type Pushed } from './links.ts';
+import { push, type Detected, type Pushed } from './links.ts';
 import type { Notices } from './notices.ts';
 import type { PeerState } from './status.ts';
 
@@ -246,10 +246,11 @@ function asServiceError(link: Link, error: unknown): unknown {
   return error;
 }
 
-async function logged(replica: Replica, found: readonly (readonly [string, string])[], first: number): Promise<Conflict[]> {
-  const entries: ConflictEntry[] = [];
+async function logged(replica: Replica, found: readonly Detected[], first: number): Promise<Conflict[]> {
+  // Under an automatic policy an entry is resolved as soon as it is there.
+  const entries: ConflictEntry[] = await readConflicts(replica.db, found.flatMap(({ id }) => id ?? []));
   for (const model of replica.tables.keys()) {
-    const keys = found.filter(([name]) => name === model).map(([, key]) => key);
+    const keys = found.filter((detected) => detected.model === model && detected.id === null).map(({ key }) => key);
     if (keys.length > 0) entries.push(...(await pendingOf(replica.db, model, keys)));
   }
   entries.sort((a, b) => Number(a.id) - Number(b.id));

@@ -41,6 +41,9 @@ export interface UsersOptions {
   readonly versionOf: (key: string) => Promise<RecordVersion | null>;
 }
 
+/** A batch of a peer's may hold the row for seconds; Prisma's own 2 s and 5 s would fail what any other write waits for. */
+const PATIENCE = { maxWait: 60_000, timeout: 60_000 };
+
 const versionVector = z.record(z.string().max(32), z.string().regex(/^\d{1,16}$/));
 
 export function createUsers({ prisma, keeper, versionOf }: UsersOptions): Users {
@@ -60,7 +63,7 @@ export function createUsers({ prisma, keeper, versionOf }: UsersOptions): Users 
       const locked = await tx.$queryRaw<unknown[]>`SELECT 1 FROM users WHERE id = ${id} FOR UPDATE`;
       if (locked.length === 0) throw notFound(id);
       return write(await versionOf(String(id)), tx);
-    });
+    }, PATIENCE);
   }
 
   return {

@@ -11,7 +11,7 @@ import { resolve, type Choice } from '../replication/write.ts';
 import { writeChanges, type Change } from './changes.ts';
 import { readPeer, storeTaken } from './checkpoints.ts';
 import { readConflicts, type ConflictChanges, type ConflictEntry } from './conflicts.ts';
-import type { Transaction } from './database.ts';
+import { sqlState, type Transaction } from './database.ts';
 import { fold, originOf } from './feed.ts';
 import { lockRows, readRecords, settle, type SettledRecord } from './records.ts';
 import { beginChange, type Replica } from './replica.ts';
@@ -64,6 +64,7 @@ export async function applyRecords(
     let applied = 0;
     for (const [table, own] of byTable(replica, records)) {
       const incoming = incomingStates(own);
+      await checkKeys(tx, table, [...incoming.keys()]);
       for (const before of await readLocked(tx, replica, table, [...incoming.keys()])) {
         const received = receive({ state: before.settled, origin: originOf(before) }, incoming.get(before.key) ?? [], peerId, () =>
           replica.report(`${table.name} ${before.key}: peer "${sender.name}" sent a version that is stored here with other values; both are kept`),
@@ -230,5 +231,16 @@ function checkFields(replica: Replica, model: string, key: string, versions: Wir
     if (f === null) continue;
     const fits = Object.keys(f).length === table.fields.length && table.fields.every(({ name }) => Object.hasOwn(f, name));
     if (!fits) throw new BatchError('BAD_MESSAGE', `record ${model} ${key}: its fields are not those of the model`);
+  }
+}
+
+/** A key is a value of its type in that value's own text: `01` would be another record than `1`, over the same row. */
+async function checkKeys(tx: Transaction, { name, keyColumn: { type } }: ModelTable, keys: readonly string[]): Promise<void> {
+  try {
+    const [odd] = await tx.query(`SELECT k.key FROM unnest($1::text[]) AS k (key) WHERE k.key::${type}::text <> k.key LIMIT 1`, [keys]);
+    if (odd) throw new BatchError('BAD_MESSAGE', `record ${name} ${odd[0]}: its key is not written as ${type} is`);
+  } catch (error) {
+    if (!/^22/.test(sqlState(error) ?? '')) throw error;
+    throw new BatchError('BAD_MESSAGE', `a record of ${name} has a key that is none: ${(error as Error).message}`);
   }
 }

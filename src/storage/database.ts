@@ -31,7 +31,8 @@ const ATTEMPTS = 10;
 /** Deadlock, serialisation failure. */
 const TRANSIENT = new Set(['40P01', '40001']);
 
-const BEGIN = `BEGIN; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, MDY'; SET LOCAL IntervalStyle = 'postgres';
+/** Each statement must see what was committed while the one before it waited for a lock, whatever the database's default is. */
+const BEGIN = `BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, MDY'; SET LOCAL IntervalStyle = 'postgres';
 SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'`;
 
 /**

@@ -9,6 +9,9 @@ import type { Change } from './changes.ts';
 import { RetryTransaction, sqlState, type Transaction } from './database.ts';
 import { matchesKey, type ModelTable } from './tables.ts';
 
+/** What could be written, but not as it is meant: a foreign key would take a child along in silence, a trigger changes the values, a text is not as the type writes it. */
+class NotShownError extends Error {}
+
 /** Why each change that could not be shown waits. */
 export async function materialise(tx: Transaction, changes: readonly Change[]): Promise<Map<Change, string>> {
   const waiting = new Map<Change, string>();
@@ -28,14 +31,14 @@ function isShown({ before, view }: Change): boolean {
 }
 
 async function attempt(tx: Transaction, changes: readonly Change[], waiting: Map<Change, string>): Promise<void> {
-  await tx.query('SAVEPOINT rows');
+  // What is checked late is checked before the transaction ends, when nothing could be set aside any more.
+  await tx.query('SAVEPOINT rows; SET CONSTRAINTS ALL DEFERRED');
   try {
     await writeRows(tx, changes);
-    await tx.query('RELEASE SAVEPOINT rows');
+    await tx.query('SET CONSTRAINTS ALL IMMEDIATE; RELEASE SAVEPOINT rows');
   } catch (error) {
-    const state = sqlState(error);
     // 23: integrity constraint; 22: data exception; P0001: raised by a trigger of the application's own.
-    if (state === undefined || !/^(22|23|P0001)/.test(state)) throw error;
+    if (!(error instanceof NotShownError) && !/^(22|23|P0001)/.test(sqlState(error) ?? '')) throw error;
     await tx.query('ROLLBACK TO SAVEPOINT rows');
     const [only] = changes;
     if (changes.length === 1 && only !== undefined) {
@@ -74,31 +77,51 @@ async function writeRows(tx: Transaction, changes: readonly Change[]): Promise<v
   }
 }
 
-async function deleteRows(tx: Transaction, { table, keyColumn }: ModelTable, changes: readonly Change[]): Promise<void> {
+async function deleteRows(tx: Transaction, model: ModelTable, changes: readonly Change[]): Promise<void> {
   if (changes.length === 0) return;
-  await tx.query(`DELETE FROM ${table} t USING unnest($1::text[]) AS k (key) WHERE ${matchesKey('t', keyColumn, 'k.key')}`, [
-    changes.map(({ before }) => before.key),
-  ]);
+  const keys = changes.map(({ before }) => before.key);
+  const deleted = `${model.table} t JOIN unnest($1::text[]) AS k (key) ON ${matchesKey('t', model.keyColumn, 'k.key')}`;
+  for (const { child, on, key } of model.cascades) {
+    // The row is locked: no child can come any more.
+    const within = child === model.table ? `WHERE c.${key}::text <> ALL ($1)` : '';
+    const [found] = await tx.query(`SELECT c.${key}::text FROM ${deleted} JOIN ${child} c ON ${on} ${within} LIMIT 1`, [keys]);
+    if (found) throw new NotShownError(`it is deleted, and a row of ${child} that still belongs to it would go with it: Key (${key})=(${found[0]}).`);
+  }
+  const gone = await tx.query(`DELETE FROM ${model.table} t USING unnest($1::text[]) AS k (key) WHERE ${matchesKey('t', model.keyColumn, 'k.key')} RETURNING 1`, [keys]);
+  if (gone.length < keys.length) throw new NotShownError(`a trigger of ${model.table} keeps it from being deleted. ${EXEMPT}`);
 }
 
 async function updateRows(tx: Transaction, table: ModelTable, changes: readonly Change[]): Promise<void> {
   if (changes.length === 0 || table.columns.length === 0) return;
   const set = table.columns.map((c, i) => `${c.column} = x.c${i}::${c.type}`).join(', ');
-  await tx.query(
-    `UPDATE ${table.table} t SET ${set} FROM ${recordset(table)} WHERE ${matchesKey('t', table.keyColumn, 'x.key')}`,
-    [encodeRows(table, changes)],
-  );
+  await writeExactly(tx, table, changes, `UPDATE ${table.table} t SET ${set} FROM x WHERE ${matchesKey('t', table.keyColumn, 'x.key')}`);
 }
 
 async function insertRows(tx: Transaction, table: ModelTable, changes: readonly Change[]): Promise<void> {
   if (changes.length === 0) return;
   const columns = [table.keyColumn, ...table.columns].map((c) => c.column).join(', ');
   const values = table.columns.map((c, i) => `, x.c${i}::${c.type}`).join('');
-  await tx.query(
-    `INSERT INTO ${table.table} (${columns}) OVERRIDING SYSTEM VALUE SELECT x.key::${table.keyColumn.type}${values} FROM ${recordset(table)}`,
-    [encodeRows(table, changes)],
+  await writeExactly(
+    tx,
+    table,
+    changes,
+    `INSERT INTO ${table.table} AS t (${columns}) OVERRIDING SYSTEM VALUE SELECT x.key::${table.keyColumn.type}${values} FROM x`,
   );
 }
+
+/** Runs a statement that writes the rows `x`, and looks whether each holds then what it is to hold: its version is stored without its values. */
+async function writeExactly(tx: Transaction, table: ModelTable, changes: readonly Change[], statement: string): Promise<void> {
+  const written = table.columns.map(({ column }, i) => `, t.${column}::text AS c${i}`).join('');
+  const differs = table.columns.map((_, i) => ` OR x.c${i} IS DISTINCT FROM w.c${i} COLLATE "C"`).join('');
+  const [odd] = await tx.query(
+    `WITH x AS MATERIALIZED (SELECT * FROM ${recordset(table)}), w AS (${statement} RETURNING t.${table.keyColumn.column}::text COLLATE "C" AS key${written})
+     SELECT x.key FROM x LEFT JOIN w ON w.key = x.key WHERE w.key IS NULL${differs} LIMIT 1`,
+    [encodeRows(table, changes)],
+  );
+  if (odd) throw new NotShownError(`a trigger of ${table.table} changes the values, or they are not written as their types write them: Key ${odd[0]}. ${EXEMPT}`);
+}
+
+const EXEMPT = `Let triggers pass where current_setting('replication.applying', true) is 'on'.`;
 
 /** The rows of $1 with every value as text: casts from text are exact, those from JSON are not. */
 function recordset(table: ModelTable): string {

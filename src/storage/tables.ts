@@ -25,6 +25,8 @@ export interface ModelTable extends ReplicatedModel {
   readonly table: string;
   readonly keyColumn: Column;
   readonly columns: readonly Column[];
+  /** What would be deleted or changed with one of its rows by a foreign key: `children c` joined with this table as `t`. */
+  readonly cascades: readonly { readonly child: string; readonly on: string; readonly key: string }[];
 }
 
 /**
@@ -61,9 +63,32 @@ export async function describeTables(tx: Transaction, sources: readonly ModelSou
       keyColumn: describe(source.key),
       columns: source.fields.map(describe),
       table: `${quote(schema as string)}.${quote(relation as string)}`,
+      cascades: [],
     });
   }
-  return parentsFirst(tx, tables);
+  return parentsFirst(tx, await withCascades(tx, tables));
+}
+
+/** Finds the foreign keys between the tables that do more than refuse. */
+async function withCascades(tx: Transaction, tables: readonly ModelTable[]): Promise<ModelTable[]> {
+  const rows = await tx.query(
+    `SELECT parent.n - 1, child.n - 1, (
+              SELECT string_agg(format('c.%I = t.%I', ca.attname, pa.attname), ' AND ')
+                FROM unnest(f.conkey, f.confkey) AS k (c, p)
+                JOIN pg_attribute ca ON ca.attrelid = f.conrelid AND ca.attnum = k.c JOIN pg_attribute pa ON pa.attrelid = f.confrelid AND pa.attnum = k.p)
+       FROM pg_constraint f
+       JOIN unnest($1::regclass[]) WITH ORDINALITY AS child (t, n) ON child.t = f.conrelid
+       JOIN unnest($1::regclass[]) WITH ORDINALITY AS parent (t, n) ON parent.t = f.confrelid
+      WHERE f.contype = 'f' AND f.confdeltype IN ('c', 'n', 'd')`,
+    [tables.map(({ table }) => table)],
+  );
+  return tables.map((table, index) => ({
+    ...table,
+    cascades: rows.flatMap(([parent, child, on]) => {
+      const other = tables[Number(child)] as ModelTable;
+      return Number(parent) === index ? [{ child: other.table, on: on as string, key: other.keyColumn.column }] : [];
+    }),
+  }));
 }
 
 async function parentsFirst(tx: Transaction, tables: readonly ModelTable[]): Promise<ModelTable[]> {

@@ -243,6 +243,21 @@ describe('restores', () => {
     world.restore('a', backup);
     expect(rest(world)).toEqual(['1,']);
   });
+
+  it('answer-to-a-lost-history-is-no-acknowledgement', () => {
+    const world = worldOf(['manual', 'manual']);
+    world.write('a', { f1: '1' }, 'r');
+    world.state('a', 'r');
+    world.write('a', { f1: '1' }, 's');
+    world.state('a', 's');
+    const backup = world.backup('a');
+    world.write('a', { f1: '2' }, 'r');
+    const [first] = world.prepare('a', 'b', 1);
+    const answer = first ? world.deliver(first) : null;
+    world.restore('a', backup);
+    if (answer) world.take(answer);
+    expect(rest(world)).toEqual(['1,']);
+  });
 });
 
 describe('records that cannot be shown', () => {

@@ -16,12 +16,12 @@ export interface Pool {
 }
 
 const policies = fc.array(fc.constantFrom(...POLICIES), { minLength: 2, maxLength: 4 });
-const history = steps({ crashes: true, waiting: true, policies: true }, 50);
+const history = steps({ crashes: true, waiting: true, policies: true, keys: 1 }, 50);
 
 /** @param one - Under one policy alone, which never changes. */
 export function pools(one?: Policy): fc.Arbitrary<Pool> {
   const setup = one === undefined ? policies : fc.integer({ min: 2, max: 4 }).map((count) => Array<Policy>(count).fill(one));
-  const past = one === undefined ? history : steps({ crashes: true }, 50);
+  const past = one === undefined ? history : steps({ crashes: true, keys: 1 }, 50);
   return fc.tuple(setup, past).map(([own, taken]) => {
     const world = worldOf(own);
     play(world, taken);

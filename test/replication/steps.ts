@@ -26,16 +26,18 @@ export interface Kinds {
   readonly waiting?: boolean;
   /** Changes of policy while running. */
   readonly policies?: boolean;
+  /** How many records there are; 3 unless told. */
+  readonly keys?: number;
 }
 
 export const POLICIES: readonly Policy[] = ['manual', 'latest', 'field-wise'];
 const KEYS = ['r', 's', 't'];
 
 const on = fc.nat(4);
-const anyKey = fc.nat(KEYS.length - 1);
 const limit = fc.constantFrom(1, 2, 100);
 
-export function steps({ crashes = false, waiting = false, policies = false }: Kinds, maxLength: number): fc.Arbitrary<Step[]> {
+export function steps({ crashes = false, waiting = false, policies = false, keys = KEYS.length }: Kinds, maxLength: number): fc.Arbitrary<Step[]> {
+  const anyKey = fc.nat(keys - 1);
   const write = fc.record({ do: fc.constant('write' as const), on, key: anyKey, field: fc.nat(1), value: fc.nat(3) });
   const fates = fc.array(fc.nat(5), { maxLength: 3 });
   const sync = fc.record({ do: fc.constant('sync' as const), on, to: on, limit, fates });

@@ -35,13 +35,14 @@ export async function rowsOf({ replica, sql }: TestReplica): Promise<string[]> {
   return rows;
 }
 
-/** That all hold the same, that their digests say so, and that rows are the same where no conflict waits. */
+/** That all hold the same, that their digests say so, and that rows are the same where no conflict and no record waits. */
 export async function expectSame(replicas: Replicas): Promise<Map<string, State>> {
   const [first, ...others] = replicas.names.map((name) => replicas.at(name)) as [TestReplica, ...TestReplica[]];
   const states = await statesOf(first);
   await expectDigests(first, states);
   const digests = await readDigests(first.replica);
-  const settled = [...states.values()].every((state) => state.length < 2);
+  const aside = await Promise.all([first, ...others].map(({ sql }) => sql('SELECT FROM replication.record WHERE waiting IS NOT NULL')));
+  const settled = [...states.values()].every((state) => state.length < 2) && aside.flat().length === 0;
   for (const other of others) {
     expect(toText(await statesOf(other)), `states of ${first.name} and ${other.name}`).toEqual(toText(states));
     expect(await readDigests(other.replica)).toEqual(digests);

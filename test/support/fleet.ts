@@ -54,6 +54,8 @@ export interface FleetReplica {
   codes(document: string, variables?: object): Promise<string[]>;
   /** As psql does it; rows as objects. */
   sql<R extends pg.QueryResultRow>(text: string, values?: readonly unknown[]): Promise<R[]>;
+  /** Over one connection to its database. */
+  session<T>(work: (client: pg.Client) => Promise<T>): Promise<T>;
   /** How much of each metric there is now, by its name and labels as Prometheus writes them. */
   metrics(): Promise<Map<string, number>>;
   stop(): Promise<void>;
@@ -68,8 +70,12 @@ export interface Fleet {
   close(): Promise<void>;
 }
 
-/** Starts replicas by handle, which is each one's name unless it is given another. Slots are given in order. */
-export async function startFleet(members: Readonly<Record<string, Member>>): Promise<Fleet> {
+/**
+ * Starts replicas by handle, which is each one's name unless it is given another. Slots are given in order.
+ *
+ * @param options - `urls`: addresses that peers call by instead of the lines, by handle.
+ */
+export async function startFleet(members: Readonly<Record<string, Member>>, { urls = {} }: { readonly urls?: Readonly<Record<string, string>> } = {}): Promise<Fleet> {
   const closers: (() => Promise<void>)[] = [];
   const close = async (): Promise<void> => {
     while (closers.length > 0) await closers.pop()?.();
@@ -98,7 +104,7 @@ export async function startFleet(members: Readonly<Record<string, Member>>): Pro
         port: 0,
         databaseUrl: databases.get(sharing)?.url ?? null,
         dataDir: '.data',
-        peers: called.map(([peer, name]) => ({ name, url: lines.get(peer)?.url ?? '' })),
+        peers: called.map(([peer, name]) => ({ name, url: urls[peer] ?? lines.get(peer)?.url ?? '' })),
         syncMode: 'manual',
         conflictPolicy: 'manual',
         peerSecret: null,
@@ -136,6 +142,16 @@ function createMember(config: ReplicaConfig, line: Line): FleetReplica {
     return (await response.json()) as GraphQLResult<R>;
   };
 
+  const session = async <T>(work: (client: pg.Client) => Promise<T>): Promise<T> => {
+    const client = new pg.Client({ connectionString: config.databaseUrl ?? '' });
+    await client.connect();
+    try {
+      return await work(client);
+    } finally {
+      await client.end();
+    }
+  };
+
   return {
     name: config.name,
     peerUrl: line.url,
@@ -157,15 +173,8 @@ function createMember(config: ReplicaConfig, line: Line): FleetReplica {
     },
     graphql,
     codes: async (document, variables) => ((await graphql(document, variables)).errors ?? []).map(({ extensions }) => extensions.code),
-    async sql<R extends pg.QueryResultRow>(text: string, values: readonly unknown[] = []): Promise<R[]> {
-      const client = new pg.Client({ connectionString: config.databaseUrl ?? '' });
-      await client.connect();
-      try {
-        return (await client.query<R>(text, [...values])).rows;
-      } finally {
-        await client.end();
-      }
-    },
+    sql: (text, values = []) => session(async (client) => (await client.query(text, [...values])).rows),
+    session,
     async metrics() {
       const text = await (await fetch(`${url()}/metrics`)).text();
       const samples = text.split('\n').filter((sample) => sample !== '' && !sample.startsWith('#'));

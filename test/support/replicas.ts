@@ -79,6 +79,13 @@ interface Opened extends TestReplica {
 const free: TestDatabase[] = [];
 afterAll(() => Promise.all(free.splice(0).map((database) => database.close())).then(() => {}));
 
+async function make(): Promise<TestDatabase> {
+  const database = await createTestDatabase({ empty: true });
+  // Deadlocks are looked for after a second otherwise, and some tests are made of them.
+  await withClient(database.url, (client) => client.query(`ALTER DATABASE ${new URL(database.url).pathname.slice(1)} SET deadlock_timeout = '30ms'`));
+  return database;
+}
+
 async function empty(database: TestDatabase): Promise<void> {
   await withClient(database.url, (client) => client.query('DROP SCHEMA IF EXISTS replication CASCADE; DROP SCHEMA public CASCADE; CREATE SCHEMA public'));
   free.push(database);
@@ -96,7 +103,7 @@ export async function openReplicas(names: string, { schema = THINGS, policies = 
   const at = (name: string): Opened => open.get(name) as Opened;
   await Promise.all(
     order.map(async (name) => {
-      const database = free.pop() ?? (await createTestDatabase({ empty: true }));
+      const database = free.pop() ?? (await make());
       await withClient(database.url, (client) => client.query(schema.ddl));
       await start(name, database);
     }),

@@ -1,0 +1,102 @@
+/**
+ * Live replication: for each peer a loop that pushes whenever there is something to push.
+ *
+ * A change wakes it at once; changes that come while it pushes are pushed together afterwards. A peer that fails is tried again after a delay that doubles up to a bound, with jitter, so that the replicas
+ * of a large installation do not all come back in step; when that peer is heard of, at once. A look from time to time finds what nobody told of.
+ */
+
+export interface Pump {
+  /** There is something to push. */
+  wake(): void;
+  /** The peer was heard of: a delay after a failure is over. */
+  peerIsThere(): void;
+  /** Ends the loop; a push under way is the caller's to end. */
+  close(): Promise<void>;
+}
+
+export interface PumpOptions {
+  readonly push: () => Promise<unknown>;
+  /** Told of each failure; it is tried again. */
+  readonly onError: (error: unknown, retryMs: number) => void;
+  /** 0 to 1, for the jitter. */
+  readonly random: () => number;
+}
+
+const FIRST_DELAY_MS = 200;
+const LARGEST_DELAY_MS = 30_000;
+/** Where all is well and nothing happens. */
+const LOOK_MS = 30_000;
+
+export function createPump({ push, onError, random }: PumpOptions): Pump {
+  let running: Promise<void> | null = null;
+  let timer: NodeJS.Timeout | null = null;
+  let due = false;
+  let failures = 0;
+  let closed = false;
+
+  async function run(): Promise<void> {
+    do {
+      due = false;
+      try {
+        await push();
+        failures = 0;
+      } catch (error) {
+        failures++;
+        if (closed) return;
+        const delay = retryDelay(failures, random());
+        onError(error, delay);
+        sleep(delay);
+        return;
+      }
+    } while (due && !closed);
+    sleep(LOOK_MS);
+  }
+
+  function start(): void {
+    if (closed || running !== null) return;
+    if (timer) clearTimeout(timer);
+    timer = null;
+    running = run().finally(() => {
+      running = null;
+      // Woken after the last look at `due`.
+      if (due && failures === 0) start();
+    });
+  }
+
+  function sleep(ms: number): void {
+    if (closed) return;
+    timer = setTimeout(() => {
+      timer = null;
+      start();
+    }, ms);
+  }
+
+  start();
+  return {
+    wake() {
+      due = true;
+      if (failures === 0) start();
+    },
+    peerIsThere() {
+      if (failures === 0) return;
+      failures = 0;
+      due = true;
+      start();
+    },
+    async close() {
+      closed = true;
+      if (timer) clearTimeout(timer);
+      await running;
+    },
+  };
+}
+
+/**
+ * Milliseconds until the next try, after so many failures in a row: half of a doubling delay, and as much again by chance ("equal jitter").
+ *
+ * @param random - 0 to 1.
+ */
+export function retryDelay(failures: number, random: number): number {
+  const delay = Math.min(LARGEST_DELAY_MS, FIRST_DELAY_MS * 2 ** Math.min(failures - 1, 20));
+  return delay / 2 + (delay / 2) * random;
+}

@@ -1,0 +1,210 @@
+/** Records that cannot be shown: set aside, visible, passed on, and shown as soon as they can be. */
+import { afterEach, describe, expect, it } from 'vitest';
+
+import { readWaiting, retryWaiting } from '../../src/storage/apply.ts';
+import { expectSame, rowsOf, valuesOf } from '../support/compare.ts';
+import { openReplicas, type Replicas } from '../support/replicas.ts';
+import { FAMILY, PEOPLE } from '../support/schemas.ts';
+
+let replicas: Replicas;
+
+afterEach(() => replicas.close());
+
+const sql = (name: string, text: string): Promise<Record<string, string | null>[]> => replicas.at(name).sql(text);
+const waiting = async (name: string): Promise<[string, string | null][]> =>
+  (await readWaiting(replicas.at(name).replica, 100)).map(({ key, waiting: reason }) => [key, reason]);
+
+describe('a value that only one record may have', () => {
+  it('given to two on two replicas: the one that came last waits on each, and both work on', async () => {
+    replicas = await openReplicas('ab', { schema: PEOPLE });
+    await sql('a', `INSERT INTO people (email, age) VALUES ('x', 1)`);
+    await sql('b', `INSERT INTO people (email, age) VALUES ('x', 2)`);
+    await replicas.rest();
+    expect(await waiting('a')).toEqual([['2', 'duplicate key value violates unique constraint "people_email_key": Key (email)=(x) already exists.']]);
+    expect(await waiting('b')).toMatchObject([['1', expect.stringContaining('already exists')]]);
+    await sql('a', `INSERT INTO people (email, age) VALUES ('y', 3)`);
+    await sql('b', 'UPDATE people SET age = 20 WHERE id = 2');
+    await replicas.rest();
+    expect(await rowsOf(replicas.at('a'))).toEqual(['Person (1,x,1)', 'Person (11,y,3)']);
+    expect(await rowsOf(replicas.at('b'))).toEqual(['Person (11,y,3)', 'Person (2,x,20)']);
+    expect([await valuesOf(replicas.at('a'), '2', 'Person'), await valuesOf(replicas.at('b'), '1', 'Person')]).toEqual([['x,20'], ['x,1']]);
+
+    // Giving the value up on one side shows the other record everywhere.
+    await sql('a', `UPDATE people SET email = 'z' WHERE id = 1`);
+    await replicas.rest();
+    expect([await waiting('a'), await waiting('b')]).toEqual([[], []]);
+    await expectSame(replicas);
+    expect(await rowsOf(replicas.at('b'))).toEqual(['Person (1,z,1)', 'Person (11,y,3)', 'Person (2,x,20)']);
+  });
+
+  it('swapped between records goes over in one batch where the constraint may be checked late; otherwise both wait, visibly', async () => {
+    for (const deferrable of [true, false]) {
+      const ddl = deferrable ? PEOPLE.ddl.replace('UNIQUE', 'UNIQUE DEFERRABLE') : PEOPLE.ddl;
+      replicas = await openReplicas('ab', { schema: { ...PEOPLE, ddl } });
+      await sql('a', `INSERT INTO people (email) VALUES ('x'), ('y')`);
+      await replicas.rest();
+      await sql('a', `UPDATE people SET email = 'tmp' WHERE id = 1`);
+      await sql('a', `UPDATE people SET email = 'x' WHERE id = 11`);
+      await sql('a', `UPDATE people SET email = 'y' WHERE id = 1`);
+      await replicas.rest();
+      expect((await waiting('b')).map(([key]) => key)).toEqual(deferrable ? [] : ['1', '11']);
+      if (!deferrable) await sql('a', `UPDATE people SET email = 'z' WHERE id = 1`);
+      await replicas.rest();
+      await expectSame(replicas);
+      expect(await waiting('b')).toEqual([]);
+      if (deferrable) await replicas.close();
+    }
+  });
+
+  it('is checked before the batch ends, where the constraint is checked at commit', async () => {
+    replicas = await openReplicas('ab', { schema: { ...PEOPLE, ddl: PEOPLE.ddl.replace('UNIQUE', 'UNIQUE DEFERRABLE INITIALLY DEFERRED') } });
+    await sql('a', `INSERT INTO people (email) VALUES ('x'), ('y')`);
+    await sql('b', `INSERT INTO people (email) VALUES ('x')`);
+    await replicas.rest();
+    expect([(await waiting('a')).map(([key]) => key), (await waiting('b')).map(([key]) => key)]).toEqual([['2'], ['1']]);
+    expect(await rowsOf(replicas.at('b'))).toEqual(['Person (11,y,)', 'Person (2,x,)']);
+    await sql('b', `DELETE FROM people WHERE id = 2`);
+    await replicas.rest();
+    await expectSame(replicas);
+  });
+
+  it('passes through a chain whose middle cannot show it', async () => {
+    replicas = await openReplicas('abc', { schema: PEOPLE });
+    await sql('b', `INSERT INTO people (email) VALUES ('x')`);
+    await sql('a', `INSERT INTO people (email) VALUES ('x')`);
+    await replicas.sync('a', 'b');
+    await replicas.sync('b', 'c');
+    expect((await waiting('b')).map(([key]) => key)).toEqual(['1']);
+    expect([...(await rowsOf(replicas.at('c'))), ...(await waiting('c')).map(([key]) => key)]).toHaveLength(2);
+    await sql('b', `DELETE FROM people WHERE id = 2`);
+    await replicas.rest([['b', 'c'], ['a', 'b'], ['b', 'a'], ['c', 'b']]);
+    await expectSame(replicas);
+    expect(await rowsOf(replicas.at('c'))).toEqual(['Person (1,x,)']);
+  });
+});
+
+describe('a record that breaks a check', () => {
+  it('waits where the check is, alone of its batch', async () => {
+    replicas = await openReplicas('ab', { schema: PEOPLE });
+    await sql('a', 'ALTER TABLE people DROP CONSTRAINT people_age_check');
+    await sql('a', `INSERT INTO people (email, age) SELECT n, CASE WHEN n = 7 THEN -1 ELSE n END FROM generate_series(1, 20) n`);
+    await replicas.rest();
+    expect(await waiting('b')).toMatchObject([['61', expect.stringContaining('people_age_check')]]);
+    expect(await rowsOf(replicas.at('b'))).toHaveLength(19);
+    await sql('a', 'UPDATE people SET age = 1 WHERE age = -1');
+    await replicas.rest();
+    await expectSame(replicas);
+    expect(await waiting('b')).toEqual([]);
+  });
+
+  it('that is deleted meanwhile waits no more', async () => {
+    replicas = await openReplicas('ab', { schema: PEOPLE });
+    await sql('a', 'ALTER TABLE people DROP CONSTRAINT people_age_check');
+    await sql('a', `INSERT INTO people (age) VALUES (-1)`);
+    await replicas.rest();
+    expect(await waiting('b')).toHaveLength(1);
+    await sql('a', 'DELETE FROM people');
+    await replicas.rest();
+    expect(await waiting('b')).toEqual([]);
+    await expectSame(replicas);
+  });
+
+  it('keeps its row, and a write to that row covers nothing that it did not show', async () => {
+    replicas = await openReplicas('ab', { schema: PEOPLE });
+    await sql('a', 'ALTER TABLE people DROP CONSTRAINT people_age_check');
+    await sql('a', `INSERT INTO people (email, age) VALUES ('x', 1)`);
+    await replicas.rest();
+    await sql('a', 'UPDATE people SET age = -1');
+    await replicas.rest();
+    expect(await rowsOf(replicas.at('b'))).toEqual(['Person (1,x,1)']);
+    await sql('b', `UPDATE people SET email = 'b'`);
+    await replicas.rest();
+    expect(await valuesOf(replicas.at('a'), '1', 'Person')).toEqual(['b,1', 'x,-1']);
+    await expectSame(replicas);
+  });
+});
+
+describe('a child', () => {
+  it('that comes before its parent waits for it', async () => {
+    replicas = await openReplicas('abc', { schema: FAMILY });
+    await sql('a', `INSERT INTO parents VALUES ('p', 'P')`);
+    await replicas.sync('a', 'b');
+    await sql('b', `INSERT INTO children VALUES ('c', 'p', 'C')`);
+    // Only the child: c has not heard of its parent.
+    const { replica } = replicas.at('c');
+    await sql('b', `UPDATE replication.record SET origin = 'c.' || (SELECT '${(await sql('c', 'SELECT replication.incarnation() AS i'))[0]?.['i']}') WHERE model = 'Parent'`);
+    await replicas.sync('b', 'c');
+    expect(await waiting('c')).toMatchObject([['c', expect.stringContaining('foreign key')]]);
+    await replicas.sync('a', 'c');
+    await retryWaiting(replica, 10);
+    expect(await waiting('c')).toEqual([]);
+    expect(await rowsOf(replicas.at('c'))).toEqual(['Parent (p,P)', 'Child (c,p,C)'].toSorted(byModel(replica.tables)));
+  });
+
+  it('created on one replica while its parent is deleted on another is never dropped in silence', async () => {
+    replicas = await openReplicas('ab', { schema: FAMILY });
+    await sql('a', `INSERT INTO parents VALUES ('p', 'P')`);
+    await replicas.rest();
+    await sql('a', `DELETE FROM parents`);
+    await sql('b', `INSERT INTO children VALUES ('c', 'p', 'C')`);
+    await replicas.rest();
+    await expectSame(replicas);
+    for (const name of ['a', 'b']) {
+      expect(await valuesOf(replicas.at(name), 'c', 'Child')).toEqual(['p,C']);
+      expect((await waiting(name)).length).toBeGreaterThan(0);
+    }
+    // The child is moved, or goes: then all is shown.
+    await sql('b', `DELETE FROM children`);
+    await replicas.rest();
+    await expectSame(replicas);
+    for (const name of ['a', 'b']) expect([await waiting(name), await rowsOf(replicas.at(name))]).toEqual([[], []]);
+  });
+});
+
+describe("a table's own trigger", () => {
+  const trigger = (body: string, on: string): string =>
+    `CREATE FUNCTION own() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN ${body} END $$; CREATE TRIGGER own BEFORE ${on} ON people FOR EACH ROW EXECUTE FUNCTION own()`;
+
+  it('cannot make a row differ from its state in silence', async () => {
+    replicas = await openReplicas('ab', { schema: PEOPLE });
+    await sql('b', trigger('NEW.age := coalesce(NEW.age, 0) + 1; RETURN NEW;', 'INSERT OR UPDATE'));
+    await sql('a', `INSERT INTO people (email, age) VALUES ('x', 1)`);
+    await replicas.rest();
+    expect(await waiting('b')).toEqual([['1', expect.stringContaining('a trigger of "public"."people" changes the values')]]);
+    expect(await valuesOf(replicas.at('b'), '1', 'Person')).toEqual(['x,1']);
+    // A local write is what the trigger made of it.
+    await sql('b', `INSERT INTO people (email, age) VALUES ('y', 1)`);
+    await replicas.rest();
+    expect(await valuesOf(replicas.at('a'), '2', 'Person')).toEqual(['y,2']);
+    await sql('b', 'DROP TRIGGER own ON people');
+    await replicas.rest();
+    expect(await waiting('b')).toEqual([]);
+    await expectSame(replicas);
+  });
+
+  it('cannot keep a row whose record is deleted in silence', async () => {
+    replicas = await openReplicas('ab', { schema: PEOPLE });
+    await sql('a', `INSERT INTO people (email) VALUES ('x'), ('y')`);
+    await replicas.rest();
+    await sql('b', trigger(`RETURN CASE WHEN OLD.email <> 'x' THEN OLD END;`, 'DELETE'));
+    await sql('a', 'DELETE FROM people');
+    await replicas.rest();
+    expect(await waiting('b')).toEqual([['1', expect.stringContaining('keeps it from being deleted')]]);
+    await expectSame(replicas);
+  });
+
+  it('may stand aside while changes of peers are shown', async () => {
+    replicas = await openReplicas('ab', { schema: PEOPLE });
+    await sql('b', trigger(`IF current_setting('replication.applying', true) IS DISTINCT FROM 'on' THEN NEW.age := 99; END IF; RETURN NEW;`, 'INSERT OR UPDATE'));
+    await sql('a', `INSERT INTO people (email, age) VALUES ('x', 1)`);
+    await replicas.rest();
+    expect(await rowsOf(replicas.at('b'))).toEqual(['Person (1,x,1)']);
+    await expectSame(replicas);
+  });
+});
+
+function byModel(tables: ReadonlyMap<string, unknown>): (a: string, b: string) => number {
+  const order = [...tables.keys()];
+  const place = (row: string): number => order.indexOf(row.split(' ')[0] as string);
+  return (a, b) => place(a) - place(b);
+}
