@@ -104,22 +104,25 @@ function isAuthentic(header: string | undefined, secret: string | null): boolean
   return timingSafeEqual(digest(header ?? ''), digest(`Bearer ${secret}`));
 }
 
-async function readBody(request: IncomingMessage): Promise<Buffer> {
-  const tooLarge = (): RefusalError => new RefusalError('TOO_LARGE', `a message is at most ${MAX_BODY_BYTES} bytes`);
-  if (Number(request.headers['content-length'] ?? 0) > MAX_BODY_BYTES) throw tooLarge();
-  const chunks: Buffer[] = [];
-  let bytes = 0;
-  try {
-    for await (const chunk of request as AsyncIterable<Buffer>) {
+/** By its events: leaving an iterator over the request early would cut the connection before the refusal is sent. */
+function readBody(request: IncomingMessage): Promise<Buffer> {
+  const tooLarge = new RefusalError('TOO_LARGE', `a message is at most ${MAX_BODY_BYTES} bytes`);
+  if (Number(request.headers['content-length'] ?? 0) > MAX_BODY_BYTES) return Promise.reject(tooLarge);
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = [];
+    let bytes = 0;
+    request.on('data', (chunk: Buffer) => {
       bytes += chunk.length;
-      if (bytes > MAX_BODY_BYTES) throw tooLarge();
-      chunks.push(chunk);
-    }
-  } catch (error) {
-    if (error instanceof RefusalError) throw error;
-    throw new RefusalError('BAD_MESSAGE', 'the message ended too early');
-  }
-  return Buffer.concat(chunks);
+      if (bytes <= MAX_BODY_BYTES) chunks.push(chunk);
+      else {
+        chunks.length = 0;
+        reject(tooLarge);
+      }
+    });
+    request.on('end', () => resolve(Buffer.concat(chunks)));
+    // After its end it changes nothing.
+    for (const event of ['error', 'close']) request.on(event, () => reject(new RefusalError('BAD_MESSAGE', 'the message ended too early')));
+  });
 }
 
 function parse(body: Buffer): unknown {

@@ -55,7 +55,7 @@ export async function readKeyDigests(replica: Replica, buckets: readonly (readon
   if (buckets.length === 0) return [];
   const rows = await replica.db.query(
     `SELECT r.model, r.key, r.hash FROM replication.record r
-       JOIN json_to_recordset($1) AS x (model text, bucket smallint) ON r.model = x.model AND r.bucket = x.bucket`,
+       JOIN json_to_recordset($1) AS x (model text, bucket bigint) ON r.model = x.model AND r.bucket = x.bucket`,
     [JSON.stringify(buckets.map(([model, bucket]) => ({ model, bucket })))],
   );
   return rows.map(([model, key, hash]) => [model as string, key as string, hash as string]);

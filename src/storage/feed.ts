@@ -118,7 +118,7 @@ async function rowSizes(tx: Transaction, replica: Replica, wanted: readonly (rea
 function valueBytes({ column, type }: Column): string {
   const value = `t.${column}`;
   if (type === 'bytea') return `coalesce(2 * octet_length(${value}), 0)`;
-  if (/^(text|character varying)/.test(type)) return `coalesce(octet_length(${value}), 0)`;
+  if (/^(text|character varying(\(\d+\))?)$/.test(type)) return `coalesce(octet_length(${value}), 0)`;
   return `coalesce(CASE WHEN pg_column_compression(${value}) IS NULL THEN pg_column_size(${value}) ELSE octet_length(${value}::text) END, 0)`;
 }
 

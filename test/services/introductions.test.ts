@@ -1,24 +1,11 @@
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 
 import { SyncToDocument } from '../../src/generated/graphql/graphql.ts';
-import type { Policy } from '../../src/replication/policy.ts';
 import type { Introduction } from '../../src/replication/protocol.ts';
 import { createIntroductions, type Introductions } from '../../src/services/introductions.ts';
-import { openDatabase } from '../../src/storage/database.ts';
-import { openReplica, readRoster, type Replica } from '../../src/storage/replica.ts';
-import type { ModelSource } from '../../src/storage/tables.ts';
+import { readRoster, type Replica } from '../../src/storage/replica.ts';
 import { startFleet, type Fleet, type Member } from '../support/fleet.ts';
-import { createTestDatabase } from '../support/postgres.ts';
-
-const text = (name: string) => ({ name, type: 'String', nullable: false, list: false });
-const USER: ModelSource = {
-  name: 'User',
-  key: { name: 'id', type: 'Int', nullable: false, list: false },
-  fields: [text('nom'), text('email')],
-  schema: null,
-  table: 'users',
-  columns: { id: 'id', nom: 'nom', email: 'email' },
-};
+import { createParties, text, USER, type Parties, type Setup } from './parties.ts';
 
 interface Party {
   readonly replica: Replica;
@@ -26,23 +13,15 @@ interface Party {
   readonly warnings: string[];
   readonly skews: number[];
 }
-interface Setup {
-  readonly slot: number;
-  readonly stride?: number;
-  readonly policy?: Policy;
-  readonly models?: readonly ModelSource[];
-}
-
-const closers: (() => Promise<void>)[] = [];
-afterEach(async () => {
-  while (closers.length > 0) await closers.pop()?.();
+let parties: Parties;
+beforeAll(() => {
+  parties = createParties();
 });
+afterEach(() => parties.giveBack());
+afterAll(() => parties.close());
 
-async function party(name: string, { slot, stride = 10, policy = 'manual', models = [USER] }: Setup): Promise<Party> {
-  const database = await createTestDatabase();
-  const db = openDatabase(database.url, { size: 2, onError: () => {} });
-  closers.push(database.close, db.close);
-  const replica = await openReplica(db, { name, slot, stride, policy, models, report: () => {} });
+async function party(name: string, setup: Setup): Promise<Party> {
+  const replica = await parties.open(name, setup);
   const warnings: string[] = [];
   const skews: number[] = [];
   const introductions = createIntroductions(replica, { skew: (_peer, seconds) => skews.push(seconds), warn: (message) => warnings.push(message) });
@@ -78,7 +57,7 @@ describe('two replicas that do not fit', () => {
     ['id stride', ['a', { slot: 1, stride: 10 }], ['b', { slot: 2, stride: 16 }], /^it uses id stride 16, this replica 10\. Give both the same ID_STRIDE$/],
     ['name', ['a', { slot: 1 }], ['a', { slot: 2 }], /named "a"\. Give one of them another REPLICA name and an empty database/],
     ['slot', ['a', { slot: 3 }], ['b', { slot: 3 }], /"a" and "b"|"b" and "a".* SLOT 3\. Give one of them another SLOT and an empty database/],
-    ['fields', ['a', { slot: 1 }], ['b', { slot: 2, models: [{ ...USER, fields: [text('nom')] }] }], /^its model User has other fields: it lacks email String\. Bring both to the same version of prisma\/schema\.prisma$/],
+    ['fields', ['a', { slot: 1 }], ['b', { slot: 2, models: [{ ...USER, fields: [text('nom')] }] }], /^its model User has other fields: it lacks email String, telephone String\?\. Bring both to the same version of prisma\/schema\.prisma$/],
     ['nullability', ['a', { slot: 1, models: [{ ...USER, fields: [{ ...text('nom'), nullable: true }] }] }], ['b', { slot: 2, models: [{ ...USER, fields: [text('nom')] }] }], /it lacks nom String\?; it has nom String\. Bring both/],
     ['models', ['a', { slot: 1 }], ['b', { slot: 2, models: [] }], /^it does not replicate model User\. Bring both/],
     ['models the other way', ['a', { slot: 1, models: [] }], ['b', { slot: 2 }], /^it replicates model User, which this replica does not\. Bring both/],

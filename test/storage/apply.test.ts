@@ -50,7 +50,7 @@ describe('a batch', () => {
 
   it('that comes from two sides at once is taken from one', async () => {
     const tries = await Promise.allSettled(Array.from({ length: 5 }, () => apply([record('x', version(5, 'p'))], null, at(1))));
-    expect(tries.map(({ status }) => status).sort()).toEqual(['fulfilled', ...Array.from({ length: 4 }, () => 'rejected')]);
+    expect(tries.map(({ status }) => status).toSorted()).toEqual(['fulfilled', ...Array.from({ length: 4 }, () => 'rejected')]);
     expect(await a.sql('SELECT position FROM replication.record')).toHaveLength(1);
   });
 
@@ -111,7 +111,7 @@ describe('a batch', () => {
     // x is not what the peer sent, z is.
     expect((await readFeed(a.replica, 0, 'p.p1')).records.map(([, key]) => key)).toEqual(['x']);
     await a.settle();
-    expect((await readFeed(a.replica, 0, 'p.p1')).records.map(([, key]) => key).sort()).toEqual(['x', 'y']);
+    expect((await readFeed(a.replica, 0, 'p.p1')).records.map(([, key]) => key).toSorted()).toEqual(['x', 'y']);
   });
 
   it('does not go into states with a wrong type: such a record waits', async () => {
@@ -132,10 +132,10 @@ describe('local writers meanwhile', () => {
     await a.sql(`INSERT INTO things SELECT unnest($1::text[]), '0', '0'`, [keys]);
     await replicas.rest();
     const written: [string, string][] = [];
-    let writing = true;
+    const writing = { on: true };
     const writer = (client: number, on: TestReplica): Promise<void> =>
       on.session(async (session) => {
-        for (let n = 0; writing; n++) {
+        for (let n = 0; writing.on; n++) {
           // In any order of rows, and of several in one transaction: deadlocks are the writer's to try again.
           const [first, second] = [keys[(client + n) % 4], keys[(client * 3 + n * 2 + 1) % 4]] as [string, string];
           const value = `${on.name}${client}.${n}`;
@@ -153,7 +153,7 @@ describe('local writers meanwhile', () => {
       });
     const syncing = async (): Promise<void> => {
       for (let i = 0; i < 10; i++) await replicas.sync(i % 2 ? 'a' : 'b', i % 2 ? 'b' : 'a');
-      writing = false;
+      writing.on = false;
     };
     await Promise.all([syncing(), ...[0, 1, 2].flatMap((client) => [writer(client, a), writer(client, b)])]);
     await replicas.rest();

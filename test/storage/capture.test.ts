@@ -34,7 +34,7 @@ describe('a statement', () => {
     await a.sql('UPDATE things SET f1 = NULL');
     expect(await logged()).toEqual(['U x f1', 'U y f1']);
     await a.sql('DELETE FROM things');
-    expect((await logged()).sort()).toEqual(['D x', 'D y']);
+    expect((await logged()).toSorted()).toEqual(['D x', 'D y']);
   });
 
   it('that changes nothing is not logged', async () => {
@@ -53,7 +53,7 @@ describe('a statement', () => {
     await a.sql(`INSERT INTO things VALUES ('x', '1')`);
     await logged();
     await a.sql(`UPDATE things SET id = 'y'`);
-    expect((await logged()).sort()).toEqual(['D x', 'I y']);
+    expect((await logged()).toSorted()).toEqual(['D x', 'I y']);
     await a.sql(`INSERT INTO things VALUES ('z', '2')`);
     await logged();
     await a.sql(`UPDATE things SET id = CASE id WHEN 'y' THEN 'z' ELSE 'y' END`);
@@ -65,10 +65,10 @@ describe('a statement', () => {
     await a.sql(`INSERT INTO things VALUES ('x', '1', '1')`);
     await logged();
     await a.sql(`INSERT INTO things VALUES ('x', '2', '1'), ('y', '2', '2') ON CONFLICT (id) DO UPDATE SET f1 = excluded.f1, f2 = excluded.f2`);
-    expect((await logged()).sort()).toEqual(['I y', 'U x f1']);
+    expect((await logged()).toSorted()).toEqual(['I y', 'U x f1']);
     await a.sql(`MERGE INTO things t USING (VALUES ('x', 'm'), ('y', NULL), ('z', 'm')) s (id, f) ON t.id = s.id
       WHEN MATCHED AND s.f IS NULL THEN DELETE WHEN MATCHED THEN UPDATE SET f1 = s.f WHEN NOT MATCHED THEN INSERT VALUES (s.id, s.f, NULL)`);
-    expect((await logged()).sort()).toEqual(['D y', 'I z', 'U x f1']);
+    expect((await logged()).toSorted()).toEqual(['D y', 'I z', 'U x f1']);
   });
 
   it('of ten thousand rows is logged whole, COPY included', async () => {
@@ -121,7 +121,7 @@ describe('a table', () => {
     await a.sql(`INSERT INTO children VALUES ('c', 'p', 'C')`);
     await logged();
     await a.sql('DELETE FROM parents');
-    expect((await logged()).sort()).toEqual(['D c', 'D p']);
+    expect((await logged()).toSorted()).toEqual(['D c', 'D p']);
   });
 
   it('may call its columns what our functions call their variables', async () => {

@@ -75,7 +75,7 @@ describe('transactions of any length', () => {
     await open('ab');
     const clients = 12;
     const each = 25;
-    let writing = clients;
+    const left = { writers: clients };
     const random = (client: number, n: number): number => ((client * 7919 + n * 104_729) % 97) / 97;
     const write = (client: number): Promise<void> =>
       a.session(async (session) => {
@@ -86,11 +86,11 @@ describe('transactions of any length', () => {
           await session.query(`UPDATE things SET f2 = 'w' WHERE id = $1`, [`${client}-${n}`]);
           await session.query('COMMIT');
         }
-        writing--;
+        left.writers--;
       });
     const run = async (): Promise<number> => {
       let syncs = 0;
-      for (; writing > 0; syncs++) await replicas.sync('a', 'b');
+      for (; left.writers > 0; syncs++) await replicas.sync('a', 'b');
       return syncs;
     };
     const [syncs] = await Promise.all([run(), ...Array.from({ length: clients }, (_, client) => write(client))]);
@@ -105,9 +105,9 @@ describe('transactions of any length', () => {
     await open('ab');
     await a.sql(`INSERT INTO things VALUES ('hot', '0', '0'), ('cold', '0', '0')`);
     let last = 0;
-    let stop = false;
+    const writing = { on: true };
     const write = a.session(async (session) => {
-      while (!stop) await session.query(`UPDATE things SET f1 = $1, f2 = $1 WHERE id = 'hot'`, [String(++last)]);
+      while (writing.on) await session.query(`UPDATE things SET f1 = $1, f2 = $1 WHERE id = 'hot'`, [String(++last)]);
     });
     const seen: number[] = [];
     for (let i = 0; i < 10; i++) {
@@ -116,7 +116,7 @@ describe('transactions of any length', () => {
       expect(row?.['f1']).toBe(row?.['f2']);
       seen.push(Number(row?.['f1']));
     }
-    stop = true;
+    writing.on = false;
     await write;
     expect(seen).toEqual([...new Set(seen)].toSorted((x, y) => x - y));
     await replicas.sync('a', 'b');

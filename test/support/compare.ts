@@ -22,7 +22,7 @@ export async function statesOf({ replica, settle: foldAll }: TestReplica): Promi
 /** Values of one record's sides, in order: `x,0`, `deleted`. */
 export async function valuesOf(at: TestReplica, key: string, model = 'Thing'): Promise<string[]> {
   const state = (await statesOf(at)).get(`${model} ${key}`) ?? [];
-  return [...new Set(state.map(({ fields }) => (fields === null ? 'deleted' : Object.values(fields).join(','))))].sort();
+  return [...new Set(state.map(({ fields }) => (fields === null ? 'deleted' : Object.values(fields).join(','))))].toSorted();
 }
 
 /** The rows of all models, as text. */
@@ -75,6 +75,6 @@ function toText(states: ReadonlyMap<string, State>): Record<string, string[]> {
 }
 
 function versionText({ vector, fields, stamps, resolution }: Version): string {
-  const sorted = (object: object): unknown => Object.entries(object).sort(([a], [b]) => (a < b ? -1 : 1));
+  const sorted = (object: object): unknown => Object.entries(object).toSorted(([a], [b]) => (a < b ? -1 : 1));
   return JSON.stringify([vectorText(vector), fields && sorted(fields), sorted(stamps), resolution ?? null]);
 }

@@ -1,0 +1,97 @@
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+
+import { createKeeper, type Keeper } from '../../src/services/keeper.ts';
+import { createNotices } from '../../src/services/notices.ts';
+import type { Replica } from '../../src/storage/replica.ts';
+import { createParties, type Parties } from './parties.ts';
+
+let parties: Parties;
+let replica: Replica;
+let keeper: Keeper;
+let errors: unknown[];
+beforeAll(() => {
+  parties = createParties();
+});
+afterAll(() => parties.close());
+beforeEach(async () => {
+  replica = await parties.open('a', { slot: 1 });
+  errors = [];
+  keeper = createKeeper(replica, createNotices(), (error) => errors.push(error));
+});
+afterEach(async () => {
+  await keeper.close();
+  parties.giveBack();
+});
+
+let written = 0;
+const write = () => replica.db.query('INSERT INTO users (nom, email) VALUES ($1, $2)', ['N', `${++written}@x.org`]);
+const logged = async (): Promise<number> => (await replica.db.query('SELECT FROM replication.log')).length;
+const folded = async (): Promise<number> => (await replica.db.query('SELECT FROM replication.record')).length;
+
+describe('the keeper', () => {
+  it('folds all that is captured when it is asked to settle', async () => {
+    await write();
+    await write();
+    await keeper.settle();
+    expect([await logged(), await folded()]).toEqual([0, 2]);
+    await keeper.settle();
+    expect(await folded()).toBe(2);
+  });
+
+  it('folds what was written before each of many calls, which share runs', async () => {
+    const original = replica.db.transaction;
+    let transactions = 0;
+    const counted = { ...replica, db: { ...replica.db, transaction: (work: Parameters<typeof original>[0]) => (transactions++, original(work)) } } as Replica;
+    const shared = createKeeper(counted, createNotices(), (error) => errors.push(error));
+    try {
+      await Promise.all(
+        Array.from({ length: 20 }, async () => {
+          await write();
+          const key = (await replica.db.query('SELECT max(id) FROM users'))[0]?.[0];
+          await shared.settle();
+          expect(await replica.db.query('SELECT FROM replication.record WHERE key = $1', [key])).toHaveLength(1);
+        }),
+      );
+    } finally {
+      await shared.close();
+    }
+    expect(await logged()).toBe(0);
+    expect(transactions).toBeLessThan(20);
+  });
+
+  it('finds what others write, without being told', async () => {
+    await write();
+    await expect.poll(logged, { timeout: 15_000, interval: 20 }).toBe(0);
+    expect(await folded()).toBe(1);
+  });
+
+  it('folds soon after it is woken, and goes on after that', async () => {
+    for (let n = 1; n <= 3; n++) {
+      await write();
+      for (let i = 0; i < 10; i++) keeper.wake();
+      await expect.poll(folded, { timeout: 15_000, interval: 5 }).toBe(n);
+    }
+  });
+
+  it('tells of a failure and tries again', async () => {
+    await replica.db.query('ALTER TABLE replication.log RENAME TO elsewhere');
+    keeper.wake();
+    await expect.poll(() => errors.length, { timeout: 15_000, interval: 10 }).toBeGreaterThan(0);
+    await expect(keeper.settle()).rejects.toThrow('replication.log');
+    await replica.db.query('ALTER TABLE replication.elsewhere RENAME TO log');
+    await write();
+    await expect.poll(folded, { timeout: 15_000, interval: 20 }).toBe(1);
+  });
+
+  it('does nothing more once it is closed', async () => {
+    keeper.wake();
+    const settling = keeper.settle();
+    await keeper.close();
+    await settling;
+    keeper.wake();
+    await write();
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    expect(await logged()).toBe(1);
+    expect(errors).toEqual([]);
+  });
+});
