@@ -178,9 +178,6 @@ function readShared(reader: Reader): Shared {
   if (reader.raw('PEER_SECRET') === undefined && !isLoopback(shared.host)) {
     reader.complain(`HOST is "${shared.host}", which other machines can reach, and without PEER_SECRET anyone there could write as a peer. Set PEER_SECRET to the same long random text on every replica, or HOST=127.0.0.1.`);
   }
-  if (shared.syncMode === 'continuous') {
-    reader.complain('SYNC_MODE is "continuous", which this version does not have yet: a replica sends when it is told. Set SYNC_MODE=manual, or leave it out.');
-  }
   return shared;
 }
 

@@ -14,7 +14,7 @@ import { createServer } from './server.ts';
 import { createConflicts } from './services/conflicts.ts';
 import { parse, updateUserInput } from './services/input.ts';
 import { createIntroductions } from './services/introductions.ts';
-import { createKeeper } from './services/keeper.ts';
+import { CALM, createKeeper, LIVE } from './services/keeper.ts';
 import { createNotices } from './services/notices.ts';
 import { createRecords } from './services/records.ts';
 import { createStatus } from './services/status.ts';
@@ -70,6 +70,7 @@ export async function startReplica(config: ReplicaConfig, { log, onProgress }: S
 /** Adds to `closers` what is to be closed, last first. */
 async function build(config: ReplicaConfig, log: Logger, onProgress: StartOptions['onProgress'], closers: (() => Promise<void>)[]): Promise<string> {
   const { name, slot, stride, peers, peerSecret } = config;
+  const live = config.syncMode === 'continuous';
   let url = config.databaseUrl;
   if (url === null) {
     const embedded = await openEmbedded({ dataDir: config.dataDir, name, onProgress });
@@ -102,7 +103,7 @@ async function build(config: ReplicaConfig, log: Logger, onProgress: StartOption
   const policyChanges = await applyPolicy(replica, notices.conflicts);
   if (policyChanges) log.info(`conflicts are shown under CONFLICT_POLICY ${replica.policy} from now on`);
 
-  const keeper = createKeeper(replica, notices, (error) => log.warn({ err: error }, 'folding captured writes failed; it is tried again'));
+  const keeper = createKeeper(replica, notices, live ? LIVE : CALM, (error) => log.warn({ err: error }, 'folding captured writes failed; it is tried again'));
   closers.push(keeper.close);
 
   const clients = peers.map((peer) => createPeerClient({ ...peer, secret: peerSecret }));
@@ -116,6 +117,8 @@ async function build(config: ReplicaConfig, log: Logger, onProgress: StartOption
     introductions,
     keeper,
     notices,
+    live,
+    random: Math.random,
     events: {
       finished: (peer, outcome) => metrics.syncFinished(peer, outcome),
       applied: (peer, records) => metrics.recordsApplied(peer, records),

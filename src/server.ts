@@ -45,8 +45,15 @@ export function createServer(options: ServerOptions): Server {
   const { graphql, rest, peerEndpoint, logger, maxBodyBytes = MIB, closeGraceMs = 2_000 } = options;
   const http = createHttpServer();
   let closing = false;
+  /** Connections that have asked for nothing yet, as browsers open them in advance: node does not count them as idle. */
+  const silent = new Set<Duplex>();
+  http.on('connection', (socket) => {
+    silent.add(socket);
+    socket.once('close', () => silent.delete(socket));
+  });
 
   const route = (request: IncomingMessage, response: ServerResponse, proceed: () => void = () => {}): void => {
+    silent.delete(request.socket);
     if (closing) response.shouldKeepAlive = false;
     if (!normalize(request)) {
       refuseAsProblem(request, response, REFUSALS.malformed);
@@ -105,6 +112,7 @@ export function createServer(options: ServerOptions): Server {
   // A client that asks first is told of a body that is too large before it sends it.
   http.on('checkContinue', (request, response) => guarded(request, response, () => response.writeContinue()));
   http.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+    silent.delete(socket);
     socket.on('error', () => socket.destroy());
     if (closing) refuseUpgrade(socket, '503 Service Unavailable');
     else if (pathOf(request) !== GRAPHQL) refuseUpgrade(socket, '404 Not Found');
@@ -127,6 +135,7 @@ export function createServer(options: ServerOptions): Server {
       closing = true;
       const closed = new Promise<void>((resolve) => http.close(() => resolve()));
       const sockets = graphql.close();
+      for (const socket of silent) socket.destroy();
       // Connections kept alive become idle as their requests end; node looks for such ones only once.
       const idle = setInterval(() => http.closeIdleConnections(), 20);
       const cut = setTimeout(() => http.closeAllConnections(), closeGraceMs);

@@ -16,14 +16,24 @@ export interface Keeper {
   close(): Promise<void>;
 }
 
-const LOOK_MS = 1_000;
-/** Writes that come this close together are folded together. */
-const GATHER_MS = 20;
+/** How soon a write is taken in. */
+export interface Pace {
+  /** Between two looks for writes of others, in milliseconds. */
+  readonly lookMs: number;
+  /** Writes that come this close together are folded together. */
+  readonly gatherMs: number;
+}
+
+/** Where changes travel only when told, nobody waits for the fold. */
+export const CALM: Pace = { lookMs: 1_000, gatherMs: 20 };
+/** Where they travel at once. */
+export const LIVE: Pace = { lookMs: 200, gatherMs: 0 };
+
 /** What waits is tried again after changes, and at least this often. */
 const RETRY_MS = 10_000;
 const RETRY_RECORDS = 200;
 
-export function createKeeper(replica: Replica, notices: Notices, onError: (error: unknown) => void): Keeper {
+export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onError: (error: unknown) => void): Keeper {
   let running: Promise<void> | null = null;
   let next: Promise<void> | null = null;
   let timer: NodeJS.Timeout | null = null;
@@ -32,6 +42,7 @@ export function createKeeper(replica: Replica, notices: Notices, onError: (error
 
   async function run(): Promise<void> {
     const folded = await fold(replica, notices.conflicts);
+    if (folded > 0) notices.changed();
     if (folded > 0 || Date.now() >= retryAt) {
       retryAt = Date.now() + RETRY_MS;
       const changes = await retryWaiting(replica, RETRY_RECORDS);
@@ -63,11 +74,11 @@ export function createKeeper(replica: Replica, notices: Notices, onError: (error
       timer = null;
       settle()
         .catch(onError)
-        .finally(() => timer ?? schedule(LOOK_MS));
+        .finally(() => timer ?? schedule(pace.lookMs));
     }, delay);
   }
 
-  schedule(LOOK_MS);
+  schedule(pace.lookMs);
   let gathering = false;
   return {
     wake() {
@@ -76,7 +87,7 @@ export function createKeeper(replica: Replica, notices: Notices, onError: (error
       setTimeout(() => {
         gathering = false;
         schedule(0);
-      }, GATHER_MS).unref();
+      }, pace.gatherMs).unref();
     },
     settle,
     async close() {

@@ -4,12 +4,12 @@
  */
 import { PeerRejectedError, type PeerClient } from '../peers/client.ts';
 import { resume, sameCheckpoint, type Checkpoint } from '../replication/exchange.ts';
-import { PROTOCOL, type HandshakeResponse } from '../replication/protocol.ts';
+import { PROTOCOL, type ChangesResponse, type HandshakeResponse } from '../replication/protocol.ts';
 import { applyRecords } from '../storage/apply.ts';
 import { readPeer, storeAcknowledged, storeSynced } from '../storage/checkpoints.ts';
 import type { ConflictRef } from '../storage/conflicts.ts';
-import { readFeed } from '../storage/feed.ts';
-import { readEras, type Replica } from '../storage/replica.ts';
+import { readFeed, type Batch } from '../storage/feed.ts';
+import { readEras, readIncarnation, type Replica } from '../storage/replica.ts';
 import type { Introductions } from './introductions.ts';
 import type { Keeper } from './keeper.ts';
 import type { Notices } from './notices.ts';
@@ -48,43 +48,81 @@ const REMEMBERED = 1_000;
 /** Another process of this replica may send to the same peer between two of our batches: then the feed is taken up from where that one left it. */
 const HANDSHAKES = 5;
 
-/**
- * Sends a peer all that it has not acknowledged.
- *
- * @param answering - The peer is waiting for an answer meanwhile, and must not call back.
- * @throws PeerUnreachableError, PeerRejectedError
- */
-export async function push({ replica, client, introductions, keeper, notices, onApplied, signal }: LinkOptions, answering: boolean): Promise<Pushed> {
-  await keeper.settle();
-  let total: Pushed = { sent: 0, applied: 0, skipped: 0, conflictsDetected: 0, conflicts: [] };
-  for (let attempt = 1; ; attempt++) {
+export interface Link {
+  /**
+   * Sends the peer all that it has not acknowledged. One push at a time: the peer's checkpoint allows no other.
+   *
+   * @param answering - The peer is waiting for an answer meanwhile, and must not call back.
+   * @param warm - Go on where the last push ended, without another handshake, and leave a checkpoint unmoved that nothing is sent behind. What has changed meanwhile (another process of
+   *   this replica, a restart on either side) the peer refuses, and the push begins with a handshake after all.
+   * @throws PeerUnreachableError, PeerRejectedError, IntroductionError, BatchError
+   */
+  push(answering: boolean, warm: boolean): Promise<Pushed>;
+}
+
+/** Where a push stands. */
+interface Session {
+  readonly peer: HandshakeResponse;
+  /** This replica's incarnation. */
+  readonly incarnation: string;
+  /** What the peer has stored. */
+  start: Checkpoint | null;
+  /** How far the feed was read: behind `start` where the peer had all in between. */
+  read: number;
+}
+
+const NOTHING: Pushed = { sent: 0, applied: 0, skipped: 0, conflictsDetected: 0, conflicts: [] };
+
+export function createLink({ replica, client, introductions, keeper, notices, onApplied, signal }: LinkOptions): Link {
+  let session: Session | null = null;
+
+  return {
+    async push(answering, warm) {
+      await keeper.settle();
+      let total = NOTHING;
+      for (let attempt = 1; ; attempt++) {
+        const resumed = warm && attempt === 1 ? session : null;
+        session = null;
+        const current = resumed ?? (await shakeHands(answering));
+        try {
+          for await (const part of sendFeed(current, warm)) total = add(total, part);
+          await storeSynced(replica.db, client.name);
+          session = current;
+          return total;
+        } catch (error) {
+          const overtaken = error instanceof PeerRejectedError && error.code === 'CHECKPOINT_MISMATCH';
+          if (!overtaken || attempt === HANDSHAKES) throw error;
+        }
+      }
+    },
+  };
+
+  async function shakeHands(answering: boolean): Promise<Session> {
     const sentAt = performance.now();
     const peer = await client.handshake({ ...(await introductions.own()), answering }, signal);
     await introductions.accept(client.name, peer, (performance.now() - sentAt) / 2);
-    try {
-      await sendFeed(peer);
-      await storeSynced(replica.db, client.name);
-      return total;
-    } catch (error) {
-      const overtaken = error instanceof PeerRejectedError && error.code === 'CHECKPOINT_MISMATCH';
-      if (!overtaken || attempt === HANDSHAKES) throw error;
-    }
-  }
-
-  async function sendFeed(peer: HandshakeResponse): Promise<void> {
     const eras = await readEras(replica);
-    const { incarnation } = eras.at(-1) as (typeof eras)[number];
     const { acknowledged } = await readPeer(replica.db, peer.name);
     const { after, restored } = resume(peer.checkpoint, eras, acknowledged);
     if (restored) replica.report(`this database went back in time: peer "${client.name}" had taken more of its changes. What was lost comes back with its next sync`);
+    if (peer.checkpoint !== null) await storeAcknowledged(replica.db, peer.name, peer.checkpoint);
+    const { incarnation } = eras.at(-1) as (typeof eras)[number];
+    return { peer, incarnation, start: peer.checkpoint && { incarnation: peer.checkpoint.incarnation, position: peer.checkpoint.position }, read: after };
+  }
+
+  async function* sendFeed(current: Session, warm: boolean): AsyncGenerator<Pushed> {
+    const { peer, incarnation } = current;
     const peerId = `${peer.name}.${peer.incarnation}`;
-    let start: Checkpoint | null = peer.checkpoint && { incarnation: peer.checkpoint.incarnation, position: peer.checkpoint.position };
-    let reading = readFeed(replica, after, peerId);
+    if ((await readIncarnation(replica)) !== incarnation) {
+      throw new PeerRejectedError('CHECKPOINT_MISMATCH', 'the database of this replica was restarted. It begins with a handshake again');
+    }
+    let reading = readFeed(replica, current.read, peerId);
     for (;;) {
       const batch = await reading;
       const end: Checkpoint = { incarnation, position: batch.end };
-      if (batch.records.length === 0 && !batch.more && sameCheckpoint(start, batch.end === 0 ? null : end)) {
-        if (peer.checkpoint !== null) await storeAcknowledged(replica.db, peer.name, peer.checkpoint);
+      const moves = !sameCheckpoint(current.start, batch.end === 0 ? null : end);
+      if (batch.records.length === 0 && !batch.more && (warm || !moves)) {
+        current.read = batch.end;
         return;
       }
       if (batch.more) {
@@ -92,34 +130,45 @@ export async function push({ replica, client, introductions, keeper, notices, on
         // Awaited in the next round; if this one fails first, its failure is the one to tell.
         reading.catch(() => {});
       }
-      const { name, id } = replica;
-      const sender = { name, id, incarnation };
-      const answer = await client.changes({ protocol: PROTOCOL, sender, receiver: peer.incarnation, start, end, records: [...batch.records] }, signal);
-      const reported = await applyRecords(replica, peer, answer.records, null);
-      notices.conflicts(reported.conflicts);
-      onApplied?.(reported.applied);
-      await storeAcknowledged(replica.db, peer.name, { ...end, taker: peer.incarnation });
-      total = addTo(total, batch.records.length, answer, reported.conflicts.detected);
+      yield await sendBatch(current, batch, end);
+      current.start = end;
+      current.read = batch.end;
       if (!batch.more) return;
-      start = end;
     }
+  }
+
+  async function sendBatch({ peer, incarnation, start }: Session, { records }: Batch, end: Checkpoint): Promise<Pushed> {
+    const { name, id } = replica;
+    const answer = await client.changes(
+      { protocol: PROTOCOL, sender: { name, id, incarnation }, receiver: peer.incarnation, start, end, records: [...records] },
+      signal,
+    );
+    let detected: readonly ConflictRef[] = [];
+    if (answer.records.length > 0) {
+      const { applied, conflicts } = await applyRecords(replica, peer, answer.records, null);
+      notices.conflicts(conflicts);
+      if (applied > 0) notices.changed();
+      onApplied?.(applied);
+      detected = conflicts.detected;
+    }
+    await storeAcknowledged(replica.db, peer.name, { ...end, taker: peer.incarnation });
+    return result(records.length, answer, detected);
   }
 }
 
-function addTo(
-  total: Pushed,
-  sent: number,
-  answer: { readonly applied: number; readonly skipped: number; readonly detected: readonly (readonly [string, string])[] },
-  detectedHere: readonly ConflictRef[],
-): Pushed {
+function result(sent: number, answer: ChangesResponse, detectedHere: readonly ConflictRef[]): Pushed {
   // Both sides log the same conflict; it counts once.
   const detected = new Map<string, Detected>(answer.detected.map(([model, key]) => [`${model} ${key}`, { model, key, id: null }]));
   for (const { model, key, id } of detectedHere) detected.set(`${model} ${key}`, { model, key, id });
+  return { sent, applied: answer.applied, skipped: answer.skipped, conflictsDetected: detected.size, conflicts: [...detected.values()] };
+}
+
+function add(a: Pushed, b: Pushed): Pushed {
   return {
-    sent: total.sent + sent,
-    applied: total.applied + answer.applied,
-    skipped: total.skipped + answer.skipped,
-    conflictsDetected: total.conflictsDetected + detected.size,
-    conflicts: total.conflicts.length < REMEMBERED ? [...total.conflicts, ...detected.values()].slice(0, REMEMBERED) : total.conflicts,
+    sent: a.sent + b.sent,
+    applied: a.applied + b.applied,
+    skipped: a.skipped + b.skipped,
+    conflictsDetected: a.conflictsDetected + b.conflictsDetected,
+    conflicts: a.conflicts.length < REMEMBERED ? [...a.conflicts, ...b.conflicts].slice(0, REMEMBERED) : a.conflicts,
   };
 }

@@ -2,6 +2,10 @@
 import type { ConflictChanges } from '../storage/conflicts.ts';
 
 export interface Notices {
+  /** Tells that states changed: there may be something to send. */
+  changed(): void;
+  /** Has `listener` called after each of them, until the returned function is called. */
+  onChanged(listener: () => void): () => void;
   /** Tells of changes to the conflict log, after they were committed. */
   conflicts(changes: ConflictChanges): void;
   /** Has `listener` called after each of them, until the returned function is called. */
@@ -10,7 +14,15 @@ export interface Notices {
 
 export function createNotices(): Notices {
   const listeners = new Set<(changes: ConflictChanges) => void>();
+  const watchers = new Set<() => void>();
   return {
+    changed() {
+      for (const watcher of watchers) watcher();
+    },
+    onChanged(watcher) {
+      watchers.add(watcher);
+      return () => watchers.delete(watcher);
+    },
     conflicts(changes) {
       if (changes.detected.length === 0 && changes.resolved.length === 0) return;
       for (const listener of listeners) listener(changes);

@@ -1,4 +1,6 @@
 /** Sending this replica's changes to its peers, and taking over theirs. */
+import { setTimeout as sleep } from 'node:timers/promises';
+
 import { PeerRejectedError, PeerUnreachableError, type PeerClient } from '../peers/client.ts';
 import { RefusalError, type PeerHandlers } from '../peers/endpoint.ts';
 import { applyRecords, BatchError } from '../storage/apply.ts';
@@ -12,8 +14,9 @@ import { toConflict, type Conflict, type Undelivered } from './conflicts.ts';
 import { ServiceError } from './errors.ts';
 import { IntroductionError, type Introductions } from './introductions.ts';
 import type { Keeper } from './keeper.ts';
-import { push, type Detected, type Pushed } from './links.ts';
+import { createLink, type Detected, type Link as Carrier, type Pushed } from './links.ts';
 import type { Notices } from './notices.ts';
+import { createPump, type Pump } from './pump.ts';
 import type { PeerState } from './status.ts';
 
 export interface SyncResult {
@@ -68,39 +71,54 @@ export interface SyncOptions {
   readonly keeper: Keeper;
   readonly notices: Notices;
   readonly events: SyncEvents;
+  /** Each change goes out as it is made (`SYNC_MODE=continuous`); otherwise only when told. */
+  readonly live: boolean;
+  /** 0 to 1, for the delays before a peer is tried again. */
+  readonly random: () => number;
 }
 
 const COMPARE_MS = 30_000;
+/** Between two comparisons with one peer, however many syncs there are. */
+const COMPARE_AGAIN_MS = 1_000;
 /** The receiver's differing states that one answer holds, in bytes, about; the others go with its own feed. */
 const REPORTED_BYTES = 16 * 1024 * 1024;
 
 interface Link {
   readonly client: PeerClient;
+  readonly carrier: Carrier;
   state: PeerState;
   consistency: number | null;
-  /** The push under way, and the one after it. */
+  /** The push under way. */
   busy: Promise<unknown> | null;
+  /** The comparison under way, or the pause after it. */
   comparing: Promise<void> | null;
+  /** A sync has ended since the last comparison began. */
+  stale: boolean;
+  pump: Pump | null;
 }
 
-export function createSync({ replica, clients, introductions, keeper, notices, events }: SyncOptions): SyncService {
-  const links = new Map<string, Link>(
-    clients.map((client) => [client.name, { client, state: 'UNKNOWN', consistency: null, busy: null, comparing: null }]),
-  );
+export function createSync({ replica, clients, introductions, keeper, notices, events, live, random }: SyncOptions): SyncService {
   const closing = new AbortController();
+  const links = new Map<string, Link>(
+    clients.map((client) => {
+      const onApplied = (records: number): void => events.applied(client.name, records);
+      const carrier = createLink({ replica, client, introductions, keeper, notices, onApplied, signal: closing.signal });
+      return [client.name, { client, carrier, state: 'UNKNOWN', consistency: null, busy: null, comparing: null, stale: false, pump: null }];
+    }),
+  );
 
   /** One push to a peer at a time: its checkpoint allows no other. */
-  async function pushTo(link: Link, answering: boolean): Promise<Pushed> {
+  async function pushTo(link: Link, how: { readonly answering?: boolean; readonly warm?: boolean } = {}): Promise<Pushed> {
     while (link.busy !== null) await link.busy.catch(() => {});
     const { name } = link.client;
-    const onApplied = (records: number): void => events.applied(name, records);
-    const work = push({ replica, client: link.client, introductions, keeper, notices, onApplied, signal: closing.signal }, answering);
+    const work = link.carrier.push(how.answering ?? false, how.warm ?? false);
     link.busy = work;
     try {
       const pushed = await work;
       link.state = 'CONNECTED';
       events.finished(name, 'success');
-      void compare(link);
+      link.stale = true;
+      compare(link);
       return pushed;
     } catch (error) {
       events.finished(name, 'failure');
@@ -110,9 +128,10 @@ export function createSync({ replica, clients, introductions, keeper, notices, e
     }
   }
 
-  function compare(link: Link): Promise<void> {
-    if (closing.signal.aborted) return Promise.resolve();
-    link.comparing ??= compareWith(replica, link.client, closing.signal)
+  function compare(link: Link): void {
+    if (closing.signal.aborted || link.comparing !== null) return;
+    link.stale = false;
+    link.comparing = compareWith(replica, link.client, closing.signal)
       .then(
         (ratio) => {
           link.consistency = ratio;
@@ -124,14 +143,15 @@ export function createSync({ replica, clients, introductions, keeper, notices, e
           else if (!(error instanceof PeerRejectedError) && !closing.signal.aborted) events.failed(error, `comparing with peer "${link.client.name}"`);
         },
       )
+      .then(() => pause(COMPARE_AGAIN_MS, closing.signal))
       .finally(() => {
         link.comparing = null;
+        if (link.stale) compare(link);
       });
-    return link.comparing;
   }
 
   const timer = setInterval(() => {
-    for (const link of links.values()) void compare(link);
+    for (const link of links.values()) compare(link);
   }, COMPARE_MS);
 
   /** What a peer is owed is carried to it when it shows that it is there. */
@@ -139,13 +159,27 @@ export function createSync({ replica, clients, introductions, keeper, notices, e
     const link = links.get(name);
     // While a sync is under way it carries the debt itself, and waiting for it could be waiting for ourselves.
     if (link === undefined || link.busy !== null || !(await readPeer(replica.db, name)).owed) return;
-    await pushTo(link, true).catch((error: unknown) => events.failed(error, `carrying a resolution to peer "${name}"`));
+    await pushTo(link, { answering: true }).catch((error: unknown) => events.failed(error, `carrying a resolution to peer "${name}"`));
   }
 
   async function senderIsKnown(sender: { readonly name: string; readonly id: string }): Promise<void> {
     const known = (await readRoster(replica.db)).some(({ id, name }) => id === sender.id && name === sender.name);
     if (!known) throw new RefusalError('REFUSED', `it does not know replica "${sender.name}". Begin with a handshake`);
   }
+
+  const wakeAll = (): void => {
+    for (const { pump } of links.values()) pump?.wake();
+  };
+  if (live) {
+    for (const link of links.values()) {
+      link.pump = createPump({
+        push: () => pushTo(link, { warm: true }),
+        random,
+        onError: (error, retryMs) => events.failed(error, `sending changes to peer "${link.client.name}" (tried again in ${(retryMs / 1000).toFixed(1)} s)`),
+      });
+    }
+  }
+  const forget = notices.onChanged(wakeAll);
 
   return {
     get links() {
@@ -159,7 +193,7 @@ export function createSync({ replica, clients, introductions, keeper, notices, e
         throw new ServiceError('UNKNOWN_PEER', `"${name}" is no peer of replica "${replica.name}". ${known ? `Its peers: ${known}.` : 'It has none; name them in PEERS.'}`);
       }
       const began = performance.now();
-      const { conflicts, ...counts } = await pushTo(link, false);
+      const { conflicts, ...counts } = await pushTo(link);
       return {
         peer: name,
         ...counts,
@@ -173,7 +207,7 @@ export function createSync({ replica, clients, introductions, keeper, notices, e
       const results = await Promise.all(
         [...links.values()].map(async (link) => {
           try {
-            await pushTo(link, false);
+            await pushTo(link);
             return [];
           } catch (error) {
             const peer = link.client.name;
@@ -195,6 +229,7 @@ export function createSync({ replica, clients, introductions, keeper, notices, e
         if (!answering) await settleDebt(peer.name);
         const link = links.get(peer.name);
         if (link) link.state = 'CONNECTED';
+        link?.pump?.peerIsThere();
         const { taken } = await readPeer(replica.db, peer.name);
         return { ...(await introductions.own()), checkpoint: taken };
       },
@@ -205,6 +240,7 @@ export function createSync({ replica, clients, introductions, keeper, notices, e
           const { applied, skipped, conflicts, differing } = await applyRecords(replica, sender, records, { receiver, start, end });
           notices.conflicts(conflicts);
           events.applied(sender.name, applied);
+          if (applied > 0) notices.changed();
           return { applied, skipped, detected: conflicts.detected.map(({ model, key }) => [model, key]), records: bounded(differing) };
         } catch (error) {
           throw error instanceof BatchError ? new RefusalError(error.code, error.message) : error;
@@ -220,6 +256,8 @@ export function createSync({ replica, clients, introductions, keeper, notices, e
     async close() {
       closing.abort();
       clearInterval(timer);
+      forget();
+      await Promise.all([...links.values()].map(({ pump }) => pump?.close()));
       await Promise.allSettled([...links.values()].flatMap(({ busy, comparing }) => [busy, comparing]));
     },
   };
@@ -255,6 +293,10 @@ async function logged(replica: Replica, found: readonly Detected[], first: numbe
   }
   entries.sort((a, b) => Number(a.id) - Number(b.id));
   return entries.slice(0, first).map((entry) => toConflict(replica.tables, entry));
+}
+
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return sleep(ms, undefined, { signal, ref: false }).catch(() => {});
 }
 
 function bounded<T>(records: readonly T[]): T[] {

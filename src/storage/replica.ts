@@ -71,6 +71,12 @@ export async function readEras(replica: Replica): Promise<Era[]> {
   });
 }
 
+/** The present incarnation, which a restart of the database changes under a running process. */
+export async function readIncarnation(replica: Replica): Promise<string> {
+  const [row] = await replica.db.query('SELECT replication.incarnation()');
+  return row?.[0] as string;
+}
+
 /**
  * Takes the state lock: one transaction at a time changes states, so that places in the feed become visible in the order they are given out. Writers of the models' tables do
  * not wait for it.

@@ -24,7 +24,9 @@ beforeAll(async () => {
 afterAll(() => fleet.close());
 
 const stored = () =>
-  Promise.all(['record', 'conflict', 'roster', 'peer'].map((table) => a.sql(`SELECT * FROM replication.${table} ORDER BY 1, 2`)).concat(a.sql('SELECT * FROM users ORDER BY id')));
+  a.sql(`SELECT 'user', json_agg(u ORDER BY id) FROM users u UNION ALL SELECT 'record', json_agg(r ORDER BY model, key) FROM replication.record r
+    UNION ALL SELECT 'conflict', json_agg(c ORDER BY id) FROM replication.conflict c UNION ALL SELECT 'roster', json_agg(m ORDER BY id) FROM replication.roster m
+    UNION ALL SELECT 'peer', json_agg(p ORDER BY name) FROM replication.peer p`);
 let before: unknown;
 beforeEach(async () => {
   before = await stored();

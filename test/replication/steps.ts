@@ -26,6 +26,8 @@ export interface Kinds {
   readonly waiting?: boolean;
   /** Changes of policy while running. */
   readonly policies?: boolean;
+  /** Little but writes and deliveries. */
+  readonly narrow?: boolean;
   /** How many records there are; 3 unless told. */
   readonly keys?: number;
 }
@@ -36,7 +38,7 @@ const KEYS = ['r', 's', 't'];
 const on = fc.nat(4);
 const limit = fc.constantFrom(1, 2, 100);
 
-export function steps({ crashes = false, waiting = false, policies = false, keys = KEYS.length }: Kinds, maxLength: number): fc.Arbitrary<Step[]> {
+export function steps({ crashes = false, waiting = false, policies = false, narrow = false, keys = KEYS.length }: Kinds, maxLength: number): fc.Arbitrary<Step[]> {
   const anyKey = fc.nat(keys - 1);
   const write = fc.record({ do: fc.constant('write' as const), on, key: anyKey, field: fc.nat(1), value: fc.nat(3) });
   const fates = fc.array(fc.nat(5), { maxLength: 3 });
@@ -44,12 +46,12 @@ export function steps({ crashes = false, waiting = false, policies = false, keys
   return fc.array(
     fc.oneof(
       { weight: 8, arbitrary: write },
-      { weight: 2, arbitrary: fc.record({ do: fc.constant('delete' as const), on, key: anyKey }) },
-      { weight: 2, arbitrary: fc.record({ do: fc.constant('decide' as const), on, key: anyKey, how: fc.nat(5) }) },
+      { weight: narrow ? 0 : 2, arbitrary: fc.record({ do: fc.constant('delete' as const), on, key: anyKey }) },
+      { weight: narrow ? 0 : 2, arbitrary: fc.record({ do: fc.constant('decide' as const), on, key: anyKey, how: fc.nat(5) }) },
       { weight: 8, arbitrary: sync },
-      { weight: 2, arbitrary: fc.record({ do: fc.constant('prepare' as const), on, to: on, limit }) },
-      { weight: 3, arbitrary: fc.record({ do: fc.constantFrom('deliver' as const, 'answer' as const), which: fc.nat(9), again: fc.boolean() }) },
-      { weight: 1, arbitrary: fc.record({ do: fc.constant('skew' as const), on, by: fc.integer({ min: -900, max: 900 }) }) },
+      { weight: narrow ? 4 : 2, arbitrary: fc.record({ do: fc.constant('prepare' as const), on, to: on, limit }) },
+      { weight: narrow ? 6 : 3, arbitrary: fc.record({ do: fc.constantFrom('deliver' as const, 'answer' as const), which: fc.nat(9), again: fc.boolean() }) },
+      { weight: narrow ? 0 : 1, arbitrary: fc.record({ do: fc.constant('skew' as const), on, by: fc.integer({ min: -900, max: 900 }) }) },
       { weight: crashes ? 3 : 0, arbitrary: fc.record({ do: fc.constantFrom('backup' as const, 'restore' as const, 'restart' as const), on }) },
       { weight: waiting ? 2 : 0, arbitrary: fc.record({ do: fc.constant('block' as const), on, key: anyKey }) },
       { weight: waiting ? 1 : 0, arbitrary: fc.record({ do: fc.constant('unblock' as const), on }) },

@@ -33,12 +33,8 @@ afterAll(() => fleet.close());
 
 /** All that a refused call must leave as it was. */
 async function stored(): Promise<unknown> {
-  return Promise.all([
-    a.sql('SELECT * FROM users ORDER BY id'),
-    a.sql('SELECT model, key, position, origin, versions, shown, waiting FROM replication.record ORDER BY model, key'),
-    a.sql('SELECT * FROM replication.conflict ORDER BY id'),
-    a.sql('SELECT * FROM replication.log ORDER BY seq'),
-  ]);
+  return a.sql(`SELECT 'user', json_agg(u ORDER BY id) FROM users u UNION ALL SELECT 'record', json_agg(r ORDER BY model, key) FROM replication.record r
+    UNION ALL SELECT 'conflict', json_agg(c ORDER BY id) FROM replication.conflict c UNION ALL SELECT 'log', json_agg(l ORDER BY seq) FROM replication.log l`);
 }
 
 let before: unknown;

@@ -10,7 +10,7 @@ const NEWS = { detected: [{ id: '1', model: 'M', key: 'k', kind: 'UPDATE_UPDATE'
 
 /** A log that grows, the notices of it, and how many listen to them. */
 function createLog(): { add: (count: number) => void; notices: Notices; listeners: () => number; reads: () => number; read: (after: string, limit: number) => Promise<[string, number][]> } {
-  const { conflicts, onConflicts } = createNotices();
+  const { conflicts, onConflicts, ...others } = createNotices();
   let last = 0;
   let listening = 0;
   let reads = 0;
@@ -20,6 +20,7 @@ function createLog(): { add: (count: number) => void; notices: Notices; listener
       conflicts(NEWS);
     },
     notices: {
+      ...others,
       conflicts,
       onConflicts(listener) {
         const forget = onConflicts(listener);

@@ -1,6 +1,6 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
-import { createKeeper, type Keeper } from '../../src/services/keeper.ts';
+import { CALM, createKeeper, type Keeper } from '../../src/services/keeper.ts';
 import { createNotices } from '../../src/services/notices.ts';
 import type { Replica } from '../../src/storage/replica.ts';
 import { createParties, type Parties } from './parties.ts';
@@ -16,7 +16,7 @@ afterAll(() => parties.close());
 beforeEach(async () => {
   replica = await parties.open('a', { slot: 1 });
   errors = [];
-  keeper = createKeeper(replica, createNotices(), (error) => errors.push(error));
+  keeper = createKeeper(replica, createNotices(), CALM, (error) => errors.push(error));
 });
 afterEach(async () => {
   await keeper.close();
@@ -42,7 +42,7 @@ describe('the keeper', () => {
     const original = replica.db.transaction;
     let transactions = 0;
     const counted = { ...replica, db: { ...replica.db, transaction: (work: Parameters<typeof original>[0]) => (transactions++, original(work)) } } as Replica;
-    const shared = createKeeper(counted, createNotices(), (error) => errors.push(error));
+    const shared = createKeeper(counted, createNotices(), CALM, (error) => errors.push(error));
     try {
       await Promise.all(
         Array.from({ length: 20 }, async () => {

@@ -20,7 +20,7 @@ import {
 } from '../../src/replication/protocol.ts';
 import { createIntroductions } from '../../src/services/introductions.ts';
 import type { Keeper } from '../../src/services/keeper.ts';
-import { push, type Pushed } from '../../src/services/links.ts';
+import { createLink, type Pushed } from '../../src/services/links.ts';
 import { createNotices } from '../../src/services/notices.ts';
 import { createSync } from '../../src/services/sync.ts';
 import { applyPolicy, retryWaiting } from '../../src/storage/apply.ts';
@@ -204,6 +204,8 @@ async function openOne(name: string, slot: number, policy: Policy, schema: Schem
     keeper,
     notices,
     events: { finished: () => {}, applied: () => {}, failed: (error) => problems.push(String(error)) },
+    live: false,
+    random: () => 0,
   });
   return {
     name,
@@ -227,7 +229,7 @@ async function openOne(name: string, slot: number, policy: Policy, schema: Schem
     },
     settle: keeper.settle,
     clientOf: (other, fates) => clientTo(other, fates),
-    push: (client) => push({ replica, client, introductions, keeper, notices, onApplied: () => {}, signal: new AbortController().signal }, false),
+    push: (client) => createLink({ replica, client, introductions, keeper, notices }).push(false, false),
     async close() {
       await service.close();
       await writers.end();
