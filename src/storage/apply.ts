@@ -240,7 +240,7 @@ async function checkKeys(tx: Transaction, { name, keyColumn: { type } }: ModelTa
     const [odd] = await tx.query(`SELECT k.key FROM unnest($1::text[]) AS k (key) WHERE k.key::${type}::text <> k.key LIMIT 1`, [keys]);
     if (odd) throw new BatchError('BAD_MESSAGE', `record ${name} ${odd[0]}: its key is not written as ${type} is`);
   } catch (error) {
-    if (!/^22/.test(sqlState(error) ?? '')) throw error;
+    if (sqlState(error)?.startsWith('22') !== true) throw error;
     throw new BatchError('BAD_MESSAGE', `a record of ${name} has a key that is none: ${(error as Error).message}`);
   }
 }

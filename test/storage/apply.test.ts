@@ -246,6 +246,8 @@ describe('local writers meanwhile', () => {
 
 /** Returns once somebody waits for a lock: the database tells. */
 async function lockWaited(on: TestReplica): Promise<void> {
-  await on.sql(`DO $$ BEGIN WHILE NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')
-    LOOP PERFORM pg_sleep(0.005), pg_stat_clear_snapshot(); END LOOP; END $$`);
+  await on.sql(`DO $$ BEGIN FOR n IN 1..2000 LOOP
+    IF EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock') THEN RETURN; END IF;
+    PERFORM pg_sleep(0.005), pg_stat_clear_snapshot();
+  END LOOP; RAISE 'nobody waits for a lock'; END $$`);
 }
