@@ -32,7 +32,7 @@ export function createPump({ push, onError, random }: PumpOptions): Pump {
   let timer: NodeJS.Timeout | null = null;
   let due = false;
   let failures = 0;
-  let closed = false;
+  const closing = new AbortController();
 
   async function run(): Promise<void> {
     do {
@@ -42,18 +42,18 @@ export function createPump({ push, onError, random }: PumpOptions): Pump {
         failures = 0;
       } catch (error) {
         failures++;
-        if (closed) return;
+        if (closing.signal.aborted) return;
         const delay = retryDelay(failures, random());
         onError(error, delay);
         sleep(delay);
         return;
       }
-    } while (due && !closed);
+    } while (due && !closing.signal.aborted);
     sleep(LOOK_MS);
   }
 
   function start(): void {
-    if (closed || running !== null) return;
+    if (closing.signal.aborted || running !== null) return;
     if (timer) clearTimeout(timer);
     timer = null;
     running = run().finally(() => {
@@ -64,7 +64,7 @@ export function createPump({ push, onError, random }: PumpOptions): Pump {
   }
 
   function sleep(ms: number): void {
-    if (closed) return;
+    if (closing.signal.aborted) return;
     timer = setTimeout(() => {
       timer = null;
       start();
@@ -84,7 +84,7 @@ export function createPump({ push, onError, random }: PumpOptions): Pump {
       start();
     },
     async close() {
-      closed = true;
+      closing.abort();
       if (timer) clearTimeout(timer);
       await running;
     },
