@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { expect, it } from 'vitest';
 
 import { largestStamp, nextStamp, stampToInstant } from '../../src/replication/clock.ts';
-import { RUNS } from './pool.ts';
+import { RUNS } from './steps.ts';
 
 it('the next stamp is the time, or one more than the largest seen', () => {
   expect(nextStamp(10, 3)).toBe(10);

@@ -5,7 +5,8 @@ import { changedFields, choose, chooseValues, differingFields, isConflict, kindO
 import { countValues, merge } from '../../src/replication/merge.ts';
 import { lastWrite, sameFields, type Fields, type Vector, type Version } from '../../src/replication/version.ts';
 import { resolve } from '../../src/replication/write.ts';
-import { copyOf, RUNS, statesOf } from './pool.ts';
+import { copyOf, statesOf } from './pool.ts';
+import { RUNS } from './steps.ts';
 
 const base: Version = { vector: { 'a.1': 1 }, fields: { f: '0', g: '0' }, stamps: { '*': ['a.1', 1] } };
 

@@ -4,7 +4,8 @@ import { describe, expect, it } from 'vitest';
 import { isWithheld, receive, resume, sameCheckpoint, type Taken } from '../../src/replication/exchange.ts';
 import { sameState } from '../../src/replication/merge.ts';
 import { covers, type Version } from '../../src/replication/version.ts';
-import { RUNS, statesOf } from './pool.ts';
+import { statesOf } from './pool.ts';
+import { RUNS } from './steps.ts';
 
 const version = (replica: string, stamp: number, seen = {}): Version => ({
   vector: { ...seen, [replica]: stamp },

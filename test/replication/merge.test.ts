@@ -3,7 +3,8 @@ import { describe, expect, it } from 'vitest';
 
 import { countValues, merge, sameState, stateHash, type State } from '../../src/replication/merge.ts';
 import { compare, type Version } from '../../src/replication/version.ts';
-import { copyOf, RUNS, statesOf } from './pool.ts';
+import { copyOf, statesOf } from './pool.ts';
+import { RUNS } from './steps.ts';
 
 const x: Version = { vector: { 'a.1': 1 }, fields: { f: 'x' }, stamps: { '*': ['a.1', 1] } };
 const y: Version = { vector: { 'b.1': 2 }, fields: { f: 'y' }, stamps: { '*': ['b.1', 2] } };

@@ -4,7 +4,8 @@ import { describe, expect, it } from 'vitest';
 import { merge, type State } from '../../src/replication/merge.ts';
 import { latest, latestFields, livingSides, show } from '../../src/replication/policy.ts';
 import { covers, isLater, lastWrite, stampOf, type Fields, type Vector, type Version } from '../../src/replication/version.ts';
-import { copyOf, RUNS, statesOf } from './pool.ts';
+import { copyOf, statesOf } from './pool.ts';
+import { RUNS } from './steps.ts';
 
 const version = (vector: Vector, fields: Fields | null): Version => ({
   vector,

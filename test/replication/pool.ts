@@ -7,9 +7,6 @@ import type { Version } from '../../src/replication/version.ts';
 import { KEY, type World } from '../support/world.ts';
 import { play, POLICIES, steps, worldOf } from './steps.ts';
 
-/** Fixed for CI. */
-export const RUNS = { numRuns: 150, seed: 7 } as const;
-
 export interface Pool {
   readonly world: World;
   readonly versions: readonly Version[];

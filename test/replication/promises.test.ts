@@ -5,11 +5,7 @@ import { describe, expect, it } from 'vitest';
 import type { Policy } from '../../src/replication/policy.ts';
 import { holds } from '../support/oracle.ts';
 import type { World } from '../support/world.ts';
-import { divergence, heldAnywhere, keysOf, misjudged, play, POLICIES, settle, steps, syncAll, worldOf, type Step, type Topology } from './steps.ts';
-
-/** A larger run: FUZZ=20000 takes minutes, with another seed each time. */
-const fuzz = Number(process.env['FUZZ'] ?? 0);
-const runs = fuzz > 0 ? { numRuns: fuzz } : { numRuns: 150, seed: 20240607 };
+import { divergence, heldAnywhere, keysOf, misjudged, play, POLICIES, RUNS, settle, steps, syncAll, worldOf, type Step, type Topology } from './steps.ts';
 
 const topology = fc.constantFrom<Topology>('mesh', 'ring', 'chain', 'star');
 const policy = fc.constantFrom(...POLICIES);
@@ -47,7 +43,7 @@ describe.each(cases)('with $name', ({ policies, history }) => {
         for (const [key, held] of before) expect(heldAnywhere(world, key)).toBe(held);
         expect(syncAll(world, links)).toBe(0);
       }),
-      runs,
+      RUNS,
     );
   });
 
@@ -59,7 +55,7 @@ describe.each(cases)('with $name', ({ policies, history }) => {
         settle(world);
         expect(misjudged(world)).toBeNull();
       }),
-      runs,
+      RUNS,
     );
   });
 });
@@ -76,7 +72,7 @@ describe('at every moment', () => {
           before = after;
         });
       }),
-      runs,
+      RUNS,
     );
   });
 
@@ -94,7 +90,7 @@ describe('at every moment', () => {
           }
         }
       }),
-      runs,
+      RUNS,
     );
   });
 });

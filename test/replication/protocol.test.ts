@@ -15,7 +15,8 @@ import {
   type ChangesRequest,
 } from '../../src/replication/protocol.ts';
 import type { Version } from '../../src/replication/version.ts';
-import { RUNS, statesOf } from './pool.ts';
+import { statesOf } from './pool.ts';
+import { RUNS } from './steps.ts';
 
 const ID = '00000000-0000-4000-8000-000000000001';
 const version = { v: { 'a.1': 5 }, f: { f1: 'x', f2: null }, s: { '*': ['a.1', 5] } };

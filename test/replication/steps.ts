@@ -8,6 +8,11 @@ import { holds } from '../support/oracle.ts';
 import type { Database } from '../support/model.ts';
 import { createWorld, type Answer, type Batch, type World } from '../support/world.ts';
 
+const fuzz = Number(process.env['FUZZ'] ?? 0);
+
+/** The same in every run, unless FUZZ says how many to try with another seed: FUZZ=20000 npx vitest run test/replication --testTimeout 0. */
+export const RUNS: { readonly numRuns: number; readonly seed?: number } = fuzz > 0 ? { numRuns: fuzz } : { numRuns: 150, seed: 20240607 };
+
 export type Step =
   | { readonly do: 'write'; readonly on: number; readonly key: number; readonly field: number; readonly value: number }
   | { readonly do: 'delete' | 'block'; readonly on: number; readonly key: number }

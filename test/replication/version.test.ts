@@ -2,8 +2,8 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
 import { compare, covers, foldByName, isLater, join, lastWrite, replicaName, sameFields, stampOf, vectorText } from '../../src/replication/version.ts';
-import { misjudged } from './steps.ts';
-import { copyOf, pools, RUNS } from './pool.ts';
+import { misjudged, RUNS } from './steps.ts';
+import { copyOf, pools } from './pool.ts';
 
 describe('compare', () => {
   it('orders by what was seen, never by the larger stamp', () => {

@@ -7,7 +7,8 @@ import { merge, type State } from '../../src/replication/merge.ts';
 import { latestFields, show, type Policy } from '../../src/replication/policy.ts';
 import { compare, covers, lastWrite, stampOf, type Fields, type Vector, type Version } from '../../src/replication/version.ts';
 import { resolve, writeLocally, writtenAt, type LocalWrite } from '../../src/replication/write.ts';
-import { RUNS, statesOf } from './pool.ts';
+import { statesOf } from './pool.ts';
+import { RUNS } from './steps.ts';
 
 const version = (vector: Vector, fields: Fields | null): Version => ({
   vector,
