@@ -52,7 +52,7 @@ const introduction = z.object({
   policy: z.enum(['manual', 'latest', 'field-wise']),
   models: z.array(z.strictObject({ name: z.string(), key: field, fields: z.array(field).max(1600) })).max(1000),
   /** Microseconds since 1970 on the replica's database. */
-  clock: z.number().int(),
+  clock: z.number().int().max(7_900_000_000_000_000, 'is beyond what stamps can hold: set the clock right'),
 });
 
 export const handshakeRequest = introduction.extend({

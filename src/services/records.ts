@@ -47,8 +47,9 @@ export function createRecords(replica: Replica, keeper: Keeper): Records {
 }
 
 /** The vector of what a record's row shows; null where nothing is known of it. A view of several sides has seen them all. */
-export function shownVector({ view, settled, stillWaiting }: SettledRecord): Vector | null {
+export function shownVector({ view, settled, waiting, held }: SettledRecord): Vector | null {
+  if (waiting !== null) return held?.vector ?? null;
   if (view.version !== null) return view.version.vector;
-  if (stillWaiting !== null || settled.length === 0) return null;
+  if (settled.length === 0) return null;
   return join(settled.map((version) => version.vector));
 }

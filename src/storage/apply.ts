@@ -98,17 +98,41 @@ export class NotShownError extends Error {}
 export class NoSuchSideError extends Error {}
 
 /**
- * Settles pending conflicts by a person's decision; those that are resolved already are passed over.
+ * Settles pending conflicts by a person's decision; those that are resolved already are passed over. So are those whose outcome cannot be shown: a decision that nobody sees, and
+ * that the next write to the row would not have seen either, is none.
  *
- * @param strict - Refuse what cannot be shown, rather than let the record wait.
+ * @param strict - Refuse what cannot be shown instead; nothing is changed then.
  * @throws NoSuchSideError, NotShownError
  */
 export async function decide(replica: Replica, ids: readonly string[], decision: Decision, strict: boolean): Promise<Decided> {
+  for (let left = ids; ; ) {
+    try {
+      return await decideAll(replica, left, decision);
+    } catch (error) {
+      if (!(error instanceof UnshownError)) throw error;
+      if (strict) throw new NotShownError(error.message);
+      const { ids: unshown } = error;
+      left = left.filter((id) => !unshown.has(id));
+    }
+  }
+}
+
+/** Which decisions could not be shown; the message is the first's reason. */
+class UnshownError extends Error {
+  readonly ids: ReadonlySet<string>;
+
+  constructor(ids: ReadonlySet<string>, reason: string) {
+    super(reason);
+    this.ids = ids;
+  }
+}
+
+async function decideAll(replica: Replica, ids: readonly string[], decision: Decision): Promise<Decided> {
   return replica.db.transaction(async (tx) => {
     const { incarnation, clock } = await beginChange(tx);
     const pending = (await readConflicts(tx, ids)).filter(({ status }) => status === 'PENDING');
     const changes: Change[] = [];
-    const decided: string[] = [];
+    const decided = new Map<Change, string>();
     for (const table of replica.tables.values()) {
       const entries = new Map(pending.filter(({ model }) => model === table.name).map((entry) => [entry.key, entry]));
       for (const before of await readLocked(tx, replica, table, [...entries.keys()])) {
@@ -119,14 +143,19 @@ export async function decide(replica: Replica, ids: readonly string[], decision:
         }
         const choice = choiceOf(before, decision);
         const version = resolve(before.settled, choice, `${replica.name}.${incarnation}`, clock);
-        changes.push({ before, state: [version], origin: null, view: { fields: version.fields, version } });
-        decided.push((entries.get(before.key) as ConflictEntry).id);
+        const change: Change = { before, state: [version], origin: null, view: { fields: version.fields, version } };
+        changes.push(change);
+        decided.set(change, (entries.get(before.key) as ConflictEntry).id);
       }
     }
     const { conflicts, waiting } = await writeChanges(tx, replica, clock, changes);
-    const [reason] = waiting.values();
-    if (strict && reason !== undefined) throw new NotShownError(reason);
-    return { resolved: decided.toSorted((a, b) => Number(a) - Number(b)), conflicts };
+    const unshown = [...waiting].flatMap(([change, reason]) => {
+      const id = decided.get(change);
+      return id === undefined ? [] : [{ id, reason }];
+    });
+    const [first] = unshown;
+    if (first) throw new UnshownError(new Set(unshown.map(({ id }) => id)), first.reason);
+    return { resolved: [...decided.values()].toSorted((a, b) => Number(a) - Number(b)), conflicts };
   });
 }
 

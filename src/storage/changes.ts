@@ -71,7 +71,7 @@ export async function writeChanges(
 
 /** The version that the row still holds while the record waits: what was shown. */
 function heldVersion(replica: Replica, { before }: Change): string | null {
-  if (before.stillWaiting !== null) return before.held && JSON.stringify(encodeVersion(before.held));
+  if (before.waiting !== null) return before.held && JSON.stringify(encodeVersion(before.held));
   if (before.settled.length === 0) return null;
   return JSON.stringify(encodeVersion({ ...asVersion(replica, before), fields: before.row }));
 }

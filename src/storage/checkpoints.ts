@@ -47,10 +47,11 @@ export async function storeTaken(tx: Transaction, name: string, { incarnation, p
   );
 }
 
-/** Notes how far a peer has taken this replica's feed. */
+/** Notes how far a peer has taken this replica's feed; not where the database was put back since it was sent: what was taken then is not what is here now. */
 export async function storeAcknowledged(db: Queryable, name: string, { incarnation, position, taker }: Taken): Promise<void> {
   await db.query(
-    `INSERT INTO replication.peer (name, acked_incarnation, acked_position, acked_by, incarnation) VALUES ($1, $2, $3, $4, $4)
+    `INSERT INTO replication.peer (name, acked_incarnation, acked_position, acked_by, incarnation)
+     SELECT $1, $2, $3, $4, $4 WHERE replication.incarnation() = $2
      ON CONFLICT (name) DO UPDATE SET acked_incarnation = excluded.acked_incarnation, acked_position = excluded.acked_position,
        acked_by = excluded.acked_by, incarnation = excluded.incarnation`,
     [name, incarnation, position, taker],

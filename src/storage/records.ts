@@ -45,10 +45,8 @@ export interface StoredRecord {
 /** A record with its captured writes folded in: as it would be stored now. */
 export interface SettledRecord extends StoredRecord {
   readonly settled: State;
-  /** What the row shows. */
+  /** What is to be shown; what the row of a record shows that waits is `held`, the last write to it included. */
   readonly view: View;
-  /** Null where a local write has ended the waiting. */
-  readonly stillWaiting: string | null;
 }
 
 const KINDS = { I: 'insert', U: 'update', D: 'delete' } as const;
@@ -96,7 +94,7 @@ export function settle(record: StoredRecord, replica: Pick<Replica, 'name' | 'po
   const view: View = waiting === null ? show(state, replica.policy, self, record.shown) : { fields: row, version: held };
   const own = writes.map((write) => ({ ...write, replica: `${replica.name}.${write.replica}` }));
   const [first, ...rest] = own;
-  if (first === undefined) return { ...record, settled: state, view, stillWaiting: waiting };
+  if (first === undefined) return { ...record, settled: state, view };
   // A write to a row that does not show the state has not seen the state: it becomes a side of its own.
   const settled =
     waiting === null
@@ -115,8 +113,8 @@ export function settle(record: StoredRecord, replica: Pick<Replica, 'name' | 'po
   return {
     ...record,
     settled,
+    held: written ?? held,
     view: show(settled, replica.policy, self, written?.vector ?? record.shown),
-    stillWaiting: null,
   };
 }
 

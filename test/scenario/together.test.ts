@@ -5,7 +5,7 @@ import { ResolveConflictsDocument, SyncToDocument, UpdateUserDocument } from '..
 import { startFleet, type Fleet, type FleetReplica } from '../support/fleet.ts';
 
 let fleet: Fleet | undefined;
-afterEach(async (t) => { if (t.task.result?.errors) for (const h of ['a','b','a2']) try { console.log(h, JSON.stringify(fleet?.of(h).log, null, 1).slice(0, 6000)); } catch {} await fleet?.close(); });
+afterEach(() => fleet?.close());
 
 const sync = async (on: FleetReplica, peer: string) => (await on.run(SyncToDocument, { peer })).syncTo;
 const USERS = `SELECT id, nom, email, telephone, created_at FROM users ORDER BY id`;
@@ -60,7 +60,7 @@ describe('two replicas', () => {
     await sync(a, 'b');
     let done = false;
     const writers = [a, b].map((replica, i) => writeUntil(replica, ids.slice(i * 15, i * 15 + 15), () => done));
-    for (let round = 0; round < 20; round++) await Promise.all([sync(a, 'b'), sync(b, 'a'), sync(a, 'b')]);
+    for (let round = 0; round < 20; round++) await Promise.all([sync(a, 'b'), sync(b, 'a')]);
     done = true;
     const written = await Promise.all(writers);
     expect(Math.min(...written)).toBeGreaterThan(0);

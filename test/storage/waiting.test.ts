@@ -122,6 +122,23 @@ describe('a record that breaks a check', () => {
     expect(await valuesOf(replicas.at('a'), '1', 'Person')).toEqual(['b,1', 'x,-1']);
     await expectSame(replicas);
   });
+
+  it('nor does the write after it, while the record goes on waiting', async () => {
+    replicas = await openReplicas('ab', { schema: PEOPLE, policies: { a: 'field-wise', b: 'field-wise' } });
+    await sql('a', 'ALTER TABLE people DROP CONSTRAINT people_age_check');
+    await sql('a', `INSERT INTO people (email, age) VALUES ('x', 1)`);
+    await replicas.rest();
+    await sql('a', 'UPDATE people SET age = -1');
+    await replicas.rest();
+    for (const email of ['b', 'c']) {
+      await sql('b', `UPDATE people SET email = '${email}'`);
+      await replicas.at('b').settle();
+      expect(await rowsOf(replicas.at('b'))).toEqual([`Person (1,${email},1)`]);
+    }
+    await replicas.rest();
+    expect(await valuesOf(replicas.at('a'), '1', 'Person')).toEqual(['c,1', 'x,-1']);
+    await expectSame(replicas);
+  });
 });
 
 describe('a child', () => {

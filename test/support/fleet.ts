@@ -67,8 +67,12 @@ export interface FleetReplica {
 
 export interface Fleet {
   of(handle: string): FleetReplica;
+  /** Stops all of it. Fails where a replica logged an error: whatever comes from outside, that is a fault of ours. */
   close(): Promise<void>;
 }
+
+/** The level of an error in the log. */
+const ERROR = 50;
 
 /**
  * Starts replicas by handle, which is each one's name unless it is given another. Slots are given in order.
@@ -116,7 +120,14 @@ export async function startFleet(members: Readonly<Record<string, Member>>, { ur
     });
     await Promise.all(replicas.map(([, replica]) => replica.start()));
     const byHandle = new Map(replicas);
-    return { of: (handle) => byHandle.get(handle) as FleetReplica, close };
+    return {
+      of: (handle) => byHandle.get(handle) as FleetReplica,
+      async close() {
+        await close();
+        const faults = replicas.flatMap(([handle, { log }]) => log.filter(({ level }) => level >= ERROR).map((line) => `${handle}: ${JSON.stringify(line)}`));
+        if (faults.length > 0) throw new Error(`replicas logged errors:\n${faults.join('\n')}`);
+      },
+    };
   } catch (error) {
     await close();
     throw error;
