@@ -78,6 +78,8 @@ export interface SyncOptions {
 }
 
 const COMPARE_MS = 30_000;
+/** How long a peer that calls waits for what it is owed; what is more goes on beside its own sync. */
+const DEBT_MS = 4_000;
 /** Between two comparisons with one peer, however many syncs there are. */
 const COMPARE_AGAIN_MS = 1_000;
 /** The receiver's differing states that one answer holds, in bytes, about; the others go with its own feed. */
@@ -159,7 +161,11 @@ export function createSync({ replica, clients, introductions, keeper, notices, e
     const link = links.get(name);
     // While a sync is under way it carries the debt itself, and waiting for it could be waiting for ourselves.
     if (link === undefined || link.busy !== null || !(await readPeer(replica.db, name)).owed) return;
-    await pushTo(link, { answering: true }).catch((error: unknown) => events.failed(error, `carrying a resolution to peer "${name}"`));
+    const carried = pushTo(link, { answering: true }).then(
+      () => {},
+      (error: unknown) => events.failed(error, `carrying a resolution to peer "${name}"`),
+    );
+    await Promise.race([carried, pause(DEBT_MS, closing.signal)]);
   }
 
   async function senderIsKnown(sender: { readonly name: string; readonly id: string }): Promise<void> {

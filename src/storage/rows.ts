@@ -10,7 +10,7 @@ import { RetryTransaction, sqlState, type Transaction } from './database.ts';
 import { matchesKey, type ModelTable } from './tables.ts';
 
 /** What could be written, but not as it is meant: a foreign key would take a child along in silence, a trigger changes the values, a text is not as the type writes it. */
-class NotShownError extends Error {}
+class RowError extends Error {}
 
 /** Why each change that could not be shown waits. */
 export async function materialise(tx: Transaction, changes: readonly Change[]): Promise<Map<Change, string>> {
@@ -38,7 +38,7 @@ async function attempt(tx: Transaction, changes: readonly Change[], waiting: Map
     await tx.query('SET CONSTRAINTS ALL IMMEDIATE; RELEASE SAVEPOINT rows');
   } catch (error) {
     // 23: integrity constraint; 22: data exception; P0001: raised by a trigger of the application's own.
-    if (!(error instanceof NotShownError) && !/^(22|23|P0001)/.test(sqlState(error) ?? '')) throw error;
+    if (!(error instanceof RowError) && !/^(22|23|P0001)/.test(sqlState(error) ?? '')) throw error;
     await tx.query('ROLLBACK TO SAVEPOINT rows');
     const [only] = changes;
     if (changes.length === 1 && only !== undefined) {
@@ -85,10 +85,10 @@ async function deleteRows(tx: Transaction, model: ModelTable, changes: readonly 
     // The row is locked: no child can come any more.
     const within = child === model.table ? `WHERE c.${key}::text <> ALL ($1)` : '';
     const [found] = await tx.query(`SELECT c.${key}::text FROM ${deleted} JOIN ${child} c ON ${on} ${within} LIMIT 1`, [keys]);
-    if (found) throw new NotShownError(`it is deleted, and a row of ${child} that still belongs to it would go with it: Key (${key})=(${found[0]}).`);
+    if (found) throw new RowError(`it is deleted, and a row of ${child} that still belongs to it would go with it: Key (${key})=(${found[0]}).`);
   }
   const gone = await tx.query(`DELETE FROM ${model.table} t USING unnest($1::text[]) AS k (key) WHERE ${matchesKey('t', model.keyColumn, 'k.key')} RETURNING 1`, [keys]);
-  if (gone.length < keys.length) throw new NotShownError(`a trigger of ${model.table} keeps it from being deleted. ${EXEMPT}`);
+  if (gone.length < keys.length) throw new RowError(`a trigger of ${model.table} keeps it from being deleted. ${EXEMPT}`);
 }
 
 async function updateRows(tx: Transaction, table: ModelTable, changes: readonly Change[]): Promise<void> {
@@ -118,7 +118,7 @@ async function writeExactly(tx: Transaction, table: ModelTable, changes: readonl
      SELECT key FROM (SELECT * FROM x EXCEPT SELECT * FROM w) AS odd LIMIT 1`,
     [encodeRows(table, changes)],
   );
-  if (odd) throw new NotShownError(`a trigger of ${table.table} changes the values, or they are not written as their types write them: Key ${odd[0]}. ${EXEMPT}`);
+  if (odd) throw new RowError(`a trigger of ${table.table} changes the values, or they are not written as their types write them: Key ${odd[0]}. ${EXEMPT}`);
 }
 
 const EXEMPT = `Let triggers pass where current_setting('replication.applying', true) is 'on'.`;
