@@ -13,6 +13,7 @@ import { createRest } from './rest/app.ts';
 import { createServer } from './server.ts';
 import { createConflicts } from './services/conflicts.ts';
 import { parse, updateUserInput } from './services/input.ts';
+import { ServiceError } from './services/errors.ts';
 import { createIntroductions } from './services/introductions.ts';
 import { CALM, createKeeper, LIVE } from './services/keeper.ts';
 import { createNotices } from './services/notices.ts';
@@ -122,7 +123,11 @@ async function build(config: ReplicaConfig, log: Logger, onProgress: StartOption
     events: {
       finished: (peer, outcome) => metrics.syncFinished(peer, outcome),
       applied: (peer, records) => metrics.recordsApplied(peer, records),
-      failed: (error, what) => log.warn({ err: error }, `${what} failed`),
+      failed(error, what) {
+        // A failure with a code says all there is to say; any other is a fault of ours.
+        if (error instanceof ServiceError) log.warn(`${what} failed: ${error.message}`);
+        else log.warn({ err: error }, `${what} failed`);
+      },
     },
   });
   closers.push(sync.close);

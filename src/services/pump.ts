@@ -16,8 +16,8 @@ export interface Pump {
 
 export interface PumpOptions {
   readonly push: () => Promise<unknown>;
-  /** Told of each failure; it is tried again. */
-  readonly onError: (error: unknown, retryMs: number) => void;
+  /** Told of each failure, the how manieth in a row it is, and in how many milliseconds it is tried again. */
+  readonly onError: (error: unknown, failures: number, retryMs: number) => void;
   /** 0 to 1, for the jitter. */
   readonly random: () => number;
 }
@@ -44,7 +44,7 @@ export function createPump({ push, onError, random }: PumpOptions): Pump {
         failures++;
         if (closing.signal.aborted) return;
         const delay = retryDelay(failures, random());
-        onError(error, delay);
+        onError(error, failures, delay);
         sleep(delay);
         return;
       }

@@ -78,6 +78,8 @@ export interface SyncOptions {
 }
 
 const COMPARE_MS = 30_000;
+/** Failures in a row, a second or so, after which a peer is said to be away. */
+const OUTAGE_FAILURES = 3;
 /** How long a peer that calls waits for what it is owed; what is more goes on beside its own sync. */
 const DEBT_MS = 4_000;
 /** Between two comparisons with one peer, however many syncs there are. */
@@ -181,7 +183,10 @@ export function createSync({ replica, clients, introductions, keeper, notices, e
       link.pump = createPump({
         push: () => pushTo(link, { warm: true }),
         random,
-        onError: (error, retryMs) => events.failed(error, `sending changes to peer "${link.client.name}" (tried again in ${(retryMs / 1000).toFixed(1)} s)`),
+        onError(error, failures) {
+          // Once an outage, and not for a peer that is being started at the same time.
+          if (failures === OUTAGE_FAILURES) events.failed(error, `sending changes to peer "${link.client.name}" (tried again until it is back)`);
+        },
       });
     }
   }

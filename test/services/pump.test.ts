@@ -27,7 +27,7 @@ function createTarget(): { readonly push: () => Promise<void>; readonly begun: (
 async function withPump(test: (pump: Pump, target: ReturnType<typeof createTarget>, failures: number[]) => Promise<void>): Promise<void> {
   const target = createTarget();
   const failures: number[] = [];
-  const pump = createPump({ push: target.push, onError: (_error, ms) => failures.push(ms), random: () => 0 });
+  const pump = createPump({ push: target.push, onError: (_error, _count, ms) => failures.push(ms), random: () => 0 });
   try {
     await test(pump, target, failures);
   } finally {

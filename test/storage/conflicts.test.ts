@@ -136,7 +136,7 @@ describe('under manual', () => {
     await resolve('a', { side: 'a' });
     await resolve('b', { side: 'b' });
     await replicas.rest();
-    expect((await log('b')).map(({ status }) => status)).toEqual(['RESOLVED', 'PENDING']);
+    expect((await log('b')).map(({ status }) => status)).toEqual(['RESOLVED', 'RESOLVED', 'PENDING']);
     expect(await valuesOf(replicas.at('b'), 'x')).toEqual(['a2,0', 'b2,0']);
   });
 
