@@ -91,12 +91,12 @@ export async function hasCluster(cluster: string): Promise<boolean> {
 export async function makeCluster(home: ServerHome, sync: boolean): Promise<void> {
   const { folder, cluster, account } = home;
   for (const entry of await readdir(folder)) {
-    const pid = /^postgres\.new-(\d+)$/.exec(entry)?.[1];
+    const pid = /^postgres\.new-(\d+)-/.exec(entry)?.[1];
     if (pid !== undefined && !isAlive(Number(pid))) await rm(join(folder, entry), { recursive: true, force: true });
   }
-  const draft = join(folder, `postgres.new-${process.pid}`);
+  // Named by chance as well: two makers may be of one process, or of two machines' numbers.
+  const draft = join(folder, `postgres.new-${process.pid}-${randomBytes(4).toString('hex')}`);
   const secret = `${draft}.password`;
-  await rm(draft, { recursive: true, force: true });
   await mkdir(draft, { mode: 0o700 });
   await writeFile(secret, randomBytes(24).toString('base64url'), { mode: 0o600 });
   if (account.uid !== undefined && account.gid !== undefined) {
@@ -145,6 +145,16 @@ export async function readPostmaster(cluster: string): Promise<Postmaster | null
 }
 
 /**
+ * PostgreSQL itself sees through a pid file whose process is gone, but not through one whose number another program has by now. A file that is just being written names nobody
+ * yet and stays.
+ */
+async function removeStrangersPid(cluster: string): Promise<void> {
+  const path = join(cluster, 'postmaster.pid');
+  const pid = Math.abs(Number.parseInt(await readFile(path, 'utf8').catch(() => ''), 10));
+  if (Number.isSafeInteger(pid) && isAlive(pid) && !(await isServerOf(cluster, pid))) await rm(path, { force: true });
+}
+
+/**
  * Starts the server and waits until it is ready, or until it has given up.
  *
  * It gets a session of its own, so that Ctrl-C in a terminal reaches the replica alone, which stops the server when it is done; and
@@ -154,7 +164,7 @@ export async function readPostmaster(cluster: string): Promise<Postmaster | null
  */
 export async function launch(home: ServerHome, port: number, settings: Readonly<Record<string, string>>): Promise<string | null> {
   const { cluster, folder, account, programs } = home;
-  if ((await readPostmaster(cluster)) === null) await rm(join(cluster, 'postmaster.pid'), { force: true });
+  await removeStrangersPid(cluster);
   const path = join(folder, 'postgres.log');
   const written = await stat(path).then((file) => file.size, () => 0);
   const from = written > LOG_LIMIT ? 0 : written;

@@ -158,10 +158,10 @@ describe('the embedded database', () => {
   });
 
   test('a start that was cut off leaves a draft behind, which the next removes', async () => {
-    await mkdir(join(dataDir, 'a/postgres.new-999999999/base'), { recursive: true });
+    await mkdir(join(dataDir, 'a/postgres.new-999999999-0a1b2c3d/base'), { recursive: true });
     const database = await open();
     await database.close();
-    expect(await readdir(join(dataDir, 'a'))).not.toContain('postgres.new-999999999');
+    expect(await readdir(join(dataDir, 'a'))).not.toContain('postgres.new-999999999-0a1b2c3d');
   });
 
   test('a database of another version of PostgreSQL is left alone', async () => {
