@@ -1,9 +1,10 @@
 /**
  * Keeping the log short: folds captured writes in the background, and tries again to show what waits.
  *
- * A write through this process wakes it; writes of others (psql, another gateway) are found by a look each second, which costs one empty read.
+ * A write through this process wakes it; writes of others (psql, another gateway), and conflicts that another gateway detected, are found by a look each second, which costs two small reads.
  */
 import { retryWaiting } from '../storage/apply.ts';
+import { lastConflict } from '../storage/conflicts.ts';
 import { fold } from '../storage/feed.ts';
 import type { Replica } from '../storage/replica.ts';
 import type { Notices } from './notices.ts';
@@ -39,6 +40,7 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
   let timer: NodeJS.Timeout | null = null;
   let closed = false;
   let retryAt = 0;
+  let lastSeen: string | null = null;
 
   async function run(): Promise<void> {
     const folded = await fold(replica, notices.conflicts);
@@ -67,12 +69,21 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
     return next;
   }
 
+  /** Another process of this replica may have written to the conflict log: whoever follows it here is to look as well. */
+  async function lookAtConflicts(): Promise<void> {
+    const { id, resolvedSeq } = await lastConflict(replica.db);
+    const now = `${id} ${resolvedSeq}`;
+    if (lastSeen !== null && now !== lastSeen) notices.conflictsElsewhere();
+    lastSeen = now;
+  }
+
   function schedule(delay: number): void {
     if (timer) clearTimeout(timer);
     if (closed) return;
     timer = setTimeout(() => {
       timer = null;
       settle()
+        .then(lookAtConflicts)
         .catch(onError)
         .finally(() => timer ?? schedule(pace.lookMs));
     }, delay);

@@ -1,14 +1,18 @@
 /** Telling the parts of one process that something happened, so that nothing has to look again and again. */
-import type { ConflictChanges } from '../storage/conflicts.ts';
+import { NO_CHANGES, type ConflictChanges } from '../storage/conflicts.ts';
 
 export interface Notices {
   /** Tells that states changed: there may be something to send. */
   changed(): void;
-  /** Has `listener` called after each of them, until the returned function is called. */
+  /** Tells that another process of this replica changed the conflict log. */
+  conflictsElsewhere(): void;
+  /** Has `listener` called after each of them, with no changes after those of others, until the returned function is called. */
   onChanged(listener: () => void): () => void;
   /** Tells of changes to the conflict log, after they were committed. */
   conflicts(changes: ConflictChanges): void;
-  /** Has `listener` called after each of them, until the returned function is called. */
+  /** Tells that another process of this replica changed the conflict log. */
+  conflictsElsewhere(): void;
+  /** Has `listener` called after each of them, with no changes after those of others, until the returned function is called. */
   onConflicts(listener: (changes: ConflictChanges) => void): () => void;
 }
 
@@ -26,6 +30,9 @@ export function createNotices(): Notices {
     conflicts(changes) {
       if (changes.detected.length === 0 && changes.resolved.length === 0) return;
       for (const listener of listeners) listener(changes);
+    },
+    conflictsElsewhere() {
+      for (const listener of listeners) listener(NO_CHANGES);
     },
     onConflicts(listener) {
       listeners.add(listener);

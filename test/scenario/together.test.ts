@@ -1,5 +1,7 @@
 /** Syncs at once, in both directions, from two processes, while writers write: nothing waits for ever, nothing is lost. */
+import { createClient } from 'graphql-ws';
 import { afterEach, describe, expect, it } from 'vitest';
+import WebSocket from 'ws';
 
 import { ResolveConflictsDocument, SyncToDocument, UpdateUserDocument } from '../../src/generated/graphql/graphql.ts';
 import { startFleet, type Fleet, type FleetReplica } from '../support/fleet.ts';
@@ -170,5 +172,25 @@ describe('two processes of one replica', () => {
     await Promise.all([a2, b].map((replica) => replica.rest('PUT', `/api/v1/users/${ids[0]}`, { nom: replica.name })));
     expect(await sync(a2, 'b')).toMatchObject({ conflictsDetected: 1 });
     expect((await a.rest<unknown[]>('GET', '/api/v1/conflicts?status=pending')).body).toHaveLength(1);
+  });
+
+  it('tell the subscribers of both what either detects and resolves', async () => {
+    fleet = await startFleet({ a: { peers: ['b'] }, b: { peers: ['a'] }, a2: { name: 'a', slot: 1, sharing: 'a', peers: ['b'] } });
+    const [a, a2, b] = [fleet.of('a'), fleet.of('a2'), fleet.of('b')];
+    const [first] = await fill(a, 1);
+    await sync(a, 'b');
+    const client = createClient({ url: `${a2.url.replace('http', 'ws')}/graphql`, webSocketImpl: WebSocket, retryAttempts: 0 });
+    try {
+      const detected = client.iterate({ query: 'subscription { conflictDetected { id } }' }).next();
+      const resolved = client.iterate({ query: 'subscription { conflictResolved { id } }' }).next();
+      await client.iterate({ query: '{ conflicts { id } }' }).next();
+      for (const replica of [a, b]) await replica.rest('PUT', `/api/v1/users/${first?.id}`, { nom: replica.name });
+      expect(await sync(a, 'b')).toMatchObject({ conflictsDetected: 1 });
+      expect((await detected).value).toMatchObject({ data: { conflictDetected: { id: '1' } } });
+      await a.rest('POST', '/api/v1/resolve-conflicts', { strategy: 'latest' });
+      expect((await resolved).value).toMatchObject({ data: { conflictResolved: { id: '1' } } });
+    } finally {
+      await client.dispose();
+    }
   });
 });
