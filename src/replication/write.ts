@@ -6,7 +6,6 @@ import { merge, ordered, type State } from './merge.ts';
 import { fieldNames, latestField, livingSides, type Policy, type View } from './policy.ts';
 import {
   join,
-  lastWrite,
   sameFields,
   stampOf,
   type Fields,
@@ -165,9 +164,4 @@ function compactAll(stamps: Readonly<Record<string, FieldStamp>>, fields: Fields
     if (stamp[0] !== commonest[0] || stamp[1] !== commonest[1]) compacted[name] = stamp;
   }
   return compacted;
-}
-
-/** The stamp of a version's own write: `updatedAt` is derived from it. */
-export function writtenAt(version: Version): FieldStamp {
-  return lastWrite(version.vector);
 }

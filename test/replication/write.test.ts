@@ -6,7 +6,7 @@ import { largestStamp } from '../../src/replication/clock.ts';
 import { merge, type State } from '../../src/replication/merge.ts';
 import { latestFields, show, type Policy } from '../../src/replication/policy.ts';
 import { compare, covers, lastWrite, stampOf, type Fields, type Vector, type Version } from '../../src/replication/version.ts';
-import { resolve, writeLocally, writtenAt, type LocalWrite } from '../../src/replication/write.ts';
+import { resolve, writeLocally, type LocalWrite } from '../../src/replication/write.ts';
 import { statesOf } from './pool.ts';
 import { RUNS } from './steps.ts';
 
@@ -93,7 +93,7 @@ describe('a local write', () => {
   it('of two incarnations has both in its vector', () => {
     const [own] = write([a], 'manual', [update(['f']), { ...update(['g'], 10), replica: 'a.2' }], { f: 'n', g: 'n' });
     expect(own?.vector).toEqual({ 'a.1': 10, 'a.2': 11 });
-    expect(writtenAt(own as Version)).toEqual(['a.2', 11]);
+    expect(lastWrite((own as Version).vector)).toEqual(['a.2', 11]);
   });
 
   it('is never covered at once, and covers all that its policy shows', () => {
