@@ -73,7 +73,8 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
   async function lookAtConflicts(): Promise<void> {
     const { id, resolvedSeq } = await lastConflict(replica.db);
     const now = `${id} ${resolvedSeq}`;
-    if (lastSeen !== null && now !== lastSeen) notices.conflictsElsewhere();
+    // The first look tells of it too: somebody may have begun to follow before it.
+    if (now !== lastSeen) notices.conflictsElsewhere();
     lastSeen = now;
   }
 

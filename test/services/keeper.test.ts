@@ -95,3 +95,24 @@ describe('the keeper', () => {
     expect(errors).toEqual([]);
   });
 });
+
+it('tells those who follow of conflicts that another process logged, before its first look as after it', async () => {
+  const notices = createNotices();
+  let told: () => void = () => {};
+  notices.onConflicts(() => told());
+  const watching = createKeeper(replica, notices, CALM, (error) => errors.push(error));
+  try {
+    for (const key of ['first', 'second']) {
+      const heard = new Promise<void>((resolve) => {
+        told = resolve;
+      });
+      await replica.db.query(
+        `INSERT INTO replication.conflict (model, key, kind, status, fields, sides, detected_at) VALUES ('M', $1, 'UPDATE_UPDATE', 'PENDING', '{}', '[]', 1)`,
+        [key],
+      );
+      await heard;
+    }
+  } finally {
+    await watching.close();
+  }
+});
