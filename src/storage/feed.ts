@@ -49,8 +49,9 @@ export async function fold(replica: Replica, onConflicts: (changes: ConflictChan
 /** The feed after a place, as far as one batch goes, without what the peer `peerId` (in its incarnation) holds already. */
 export async function readFeed(replica: Replica, after: number, peerId: string): Promise<Batch> {
   const places = await replica.db.query(
-    'SELECT model, key, position, origin FROM replication.record WHERE position > $1 ORDER BY position LIMIT $2',
-    [after, BATCH_RECORDS],
+    // What is left of a model that is replicated no more is passed over.
+    'SELECT model, key, position, origin FROM replication.record WHERE position > $1 AND model = ANY ($3) ORDER BY position LIMIT $2',
+    [after, BATCH_RECORDS, [...replica.tables.keys()]],
   );
   if (places.length === 0) return { end: after, records: [], more: false };
   const wanted = places.filter(([, , , origin]) => origin !== peerId);

@@ -126,6 +126,16 @@ describe('transactions of any length', () => {
 });
 
 describe('a batch', () => {
+  it('passes over what is left of a model that is replicated no more', async () => {
+    await open('a');
+    await a.sql(`INSERT INTO things VALUES ('x', '1', '1')`);
+    await fold(a.replica, () => {});
+    await a.sql(`INSERT INTO replication.record SELECT 'Gone', key, nextval('replication.position'), origin, versions, shown, waiting, held, hash, bucket, changed_at FROM replication.record`);
+    const { end, records, more } = await readFeed(a.replica, 0, 'b.1');
+    expect([end, records.length, more]).toEqual([1, 1, false]);
+    expect(await readFeed(a.replica, end, 'b.1')).toEqual({ end, records: [], more: false });
+  });
+
   it('leaves out what the peer holds, as long as it is exactly that', async () => {
     await open('abc');
     await a.sql(`INSERT INTO things VALUES ('x', '1', '1'), ('y', '1', '1')`);
