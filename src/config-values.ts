@@ -86,6 +86,21 @@ export const conflictPolicy: Kind<ConflictPolicy> = {
   remedy: 'Set manual, latest or field-wise.',
 };
 
+const SECONDS = { s: 1, m: 60, h: 3_600, d: 86_400 } as const;
+/** A hundred years: what is longer is meant for ever. */
+const MAX_SECONDS = 36_525 * SECONDS.d;
+
+/** A span of time, in seconds; `forever` is Infinity. */
+export const duration: Kind<number> = {
+  schema: z.union([
+    z.literal('forever').transform(() => Infinity),
+    z.literal('0').transform(() => 0),
+    z.string().regex(/^\d{1,10}[smhd]$/).transform(toSeconds).pipe(z.number().max(MAX_SECONDS)),
+  ]),
+  fault: 'is no span of time',
+  remedy: 'Set a whole number and its unit (s, m, h or d), such as 90d, up to a hundred years; 0, or forever.',
+};
+
 export const secret: Kind<string> = {
   schema: z.string().regex(/^[\x21-\x7e]{1,512}$/),
   fault: 'cannot be sent in an HTTP header',
@@ -132,6 +147,12 @@ export function createReader(env: Environment): Reader {
   };
 }
 
+/** A span of time as a variable holds it. */
+export function durationText(seconds: number): string {
+  if (seconds === Infinity) return 'forever';
+  return seconds === 0 ? '0' : `${seconds}s`;
+}
+
 /** Two addresses of one database have the same identity. */
 export function databaseIdentity(text: string): string {
   const { hostname, port: number, pathname, searchParams } = new URL(text);
@@ -146,6 +167,10 @@ function splitList(text: string): string[] {
 function splitPeer(text: string): PeerConfig {
   const at = text.indexOf('=');
   return at === -1 ? { name: '', url: text } : { name: text.slice(0, at).trim(), url: text.slice(at + 1).trim().replace(/\/+$/, '') };
+}
+
+function toSeconds(text: string): number {
+  return Number(text.slice(0, -1)) * SECONDS[text.slice(-1) as keyof typeof SECONDS];
 }
 
 function isDistinct(values: readonly string[]): boolean {

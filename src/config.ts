@@ -7,7 +7,7 @@ import { isIP } from 'node:net';
 import { parseEnv } from 'node:util';
 
 import {
-  MAX_PORT, conflictPolicy, createReader, dataFolder, databaseIdentity, databaseUrl, hostName, idStride, nameList, peerList, port, replicaName, secret, syncMode,
+  MAX_PORT, conflictPolicy, createReader, dataFolder, databaseIdentity, databaseUrl, duration, durationText, hostName, idStride, nameList, peerList, port, replicaName, secret, syncMode,
   wholeNumber,
 } from './config-values.ts';
 import type { Reader } from './config-values.ts';
@@ -38,6 +38,8 @@ export interface ReplicaConfig {
   readonly peers: readonly PeerConfig[];
   readonly syncMode: SyncMode;
   readonly conflictPolicy: ConflictPolicy;
+  /** How long resolved conflicts stay in the log, in seconds; Infinity: for ever. */
+  readonly conflictRetention: number;
   readonly peerSecret: string | null;
 }
 
@@ -155,6 +157,7 @@ export function replicaEnvironment(config: ReplicaConfig): Record<string, string
     DATA_DIR: config.dataDir,
     SYNC_MODE: config.syncMode,
     CONFLICT_POLICY: config.conflictPolicy,
+    CONFLICT_RETENTION: durationText(config.conflictRetention),
     PEER_SECRET: config.peerSecret ?? '',
   };
 }
@@ -173,6 +176,7 @@ function readShared(reader: Reader): Shared {
     dataDir: reader.read('DATA_DIR', dataFolder) ?? '.data',
     syncMode: reader.read('SYNC_MODE', syncMode) ?? 'manual',
     conflictPolicy: reader.read('CONFLICT_POLICY', conflictPolicy) ?? 'manual',
+    conflictRetention: reader.read('CONFLICT_RETENTION', duration) ?? 90 * 86_400,
     peerSecret: reader.read('PEER_SECRET', secret) ?? null,
   };
   if (reader.raw('PEER_SECRET') === undefined && !isLoopback(shared.host)) {

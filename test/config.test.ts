@@ -20,7 +20,8 @@ describe('npm start', () => {
     expect(replicas).toEqual([
       {
         name: 'a', slot: 1, stride: 10, host: '127.0.0.1', port: 8001, databaseUrl: null, dataDir: '.data',
-        peers: [{ name: 'b', url: 'http://127.0.0.1:8002' }], syncMode: 'manual', conflictPolicy: 'manual', peerSecret: null,
+        peers: [{ name: 'b', url: 'http://127.0.0.1:8002' }], syncMode: 'manual', conflictPolicy: 'manual',
+        conflictRetention: 7_776_000, peerSecret: null,
       },
       expect.objectContaining({ name: 'b', slot: 2, port: 8002, peers: [{ name: 'a', url: 'http://127.0.0.1:8001' }] }),
     ]);
@@ -111,6 +112,16 @@ describe('npm run replica', () => {
     ['a database without a name', { REPLICA: 'a', DATABASE_URL: 'postgresql://u:p@h/' }, /^DATABASE_URL is set to something/],
   ])('refuses %s', (_, env, message) => {
     expect(problemsOf(readReplicaConfig, env)).toEqual([expect.stringMatching(message)]);
+  });
+
+  test.each([['90d', 7_776_000], ['12h', 43_200], ['30m', 1_800], ['5s', 5], ['0', 0], ['0s', 0], ['36525d', 3_155_760_000], ['forever', Infinity]])('keeps resolved conflicts %s', (text, seconds) => {
+    const config = readReplicaConfig({ REPLICA: 'a', CONFLICT_RETENTION: text });
+    expect(config.conflictRetention).toBe(seconds);
+    expect(readReplicaConfig(replicaEnvironment(config)).conflictRetention).toBe(seconds);
+  });
+
+  test.each(['90', '-1d', '1.5h', '1d12h', '90 d', '1y', 'never', '36526d'])('%s is no span of time', (CONFLICT_RETENTION) => {
+    expect(problemsOf(readReplicaConfig, { REPLICA: 'a', CONFLICT_RETENTION })).toEqual([expect.stringMatching(/^CONFLICT_RETENTION is .*no span of time\. Set a whole number and its unit/)]);
   });
 
   test.each(['127.0.0.1', '127.8.9.1', 'localhost', '::1'])('needs no secret on %s', (HOST) => {

@@ -111,6 +111,7 @@ export async function startFleet(members: Readonly<Record<string, Member>>, { ur
         peers: called.map(([peer, name]) => ({ name, url: urls[peer] ?? lines.get(peer)?.url ?? '' })),
         syncMode: 'manual',
         conflictPolicy: 'manual',
+        conflictRetention: Infinity,
         peerSecret: null,
         ...over,
       };
