@@ -4,12 +4,13 @@
  * Every version travels as the object it was made as, so that the oracle knows it again.
  */
 import { largestStamp } from '../../src/replication/clock.ts';
-import { receive, type Era, type Held, type Taken } from '../../src/replication/exchange.ts';
-import { merge, sameState, type State } from '../../src/replication/merge.ts';
+import type { Era, Held, Taken } from '../../src/replication/exchange.ts';
+import { sameState, type State } from '../../src/replication/merge.ts';
 import { latestField, livingSides, show, type Policy, type View } from '../../src/replication/policy.ts';
 import { join, sameFields, type Fields, type ReplicaId, type Vector, type Version } from '../../src/replication/version.ts';
-import { writeLocally, type LocalWrite } from '../../src/replication/write.ts';
+import type { LocalWrite } from '../../src/replication/write.ts';
 import type { Oracle } from './oracle.ts';
+import type { Rules } from './rules.ts';
 
 /** What a database holds of a record; all of it goes back with a restore. */
 export interface StoredRecord extends Held {
@@ -66,7 +67,7 @@ export interface Model {
   readonly takeOver: (replica: Replica, sender: ReplicaId, records: Records) => Records;
 }
 
-export function createModel(oracle: Oracle): Model {
+export function createModel(oracle: Oracle, { merge, receive, writeLocally }: Rules): Model {
   function store(replica: Replica, key: string, before: StoredRecord, state: State, origin: string | null, view: View): void {
     const { database } = replica;
     const moved = before.position === 0 || !sameState(state, before.state);

@@ -1,13 +1,17 @@
 /**
  * What every version has truly seen, kept beside the model: the judge of its vectors.
  *
- * Each acknowledged write is a bit; a version's past is the set of writes that it makes or that its writer had seen.
+ * Each acknowledged write to a record is a bit; a version's past is the set of writes that it makes or that its writer had seen.
  */
 import type { Version } from '../../src/replication/version.ts';
 
 export interface Oracle {
-  /** A new write's bit. */
-  readonly next: () => bigint;
+  /** The bit of a new write to a record, which is acknowledged from now on. */
+  readonly next: (key: string) => bigint;
+  /** The acknowledged writes to each record. */
+  readonly acknowledged: ReadonlyMap<string, bigint>;
+  /** Writes that only a database which went back in time has held: nobody can give them back. */
+  readonly excuse: (key: string, lost: bigint) => void;
   readonly past: (version: Version) => bigint;
   readonly pastOf: (versions: Iterable<Version>) => bigint;
   /** Every version ever made, by record. */
@@ -18,18 +22,22 @@ export interface Oracle {
 export function createOracle(): Oracle {
   const pasts = new WeakMap<Version, bigint>();
   const pool = new Map<string, Version[]>();
-  let bit = 1n;
+  const counts = new Map<string, bigint>();
+  const acknowledged = new Map<string, bigint>();
   const past = (version: Version): bigint => {
     const known = pasts.get(version);
     if (known === undefined) throw new Error(`a version that nobody wrote: ${JSON.stringify(version)}`);
     return known;
   };
   return {
-    next: () => {
-      const own = bit;
-      bit <<= 1n;
-      return own;
+    next: (key) => {
+      const count = counts.get(key) ?? 0n;
+      counts.set(key, count + 1n);
+      acknowledged.set(key, (acknowledged.get(key) ?? 0n) | (1n << count));
+      return 1n << count;
     },
+    acknowledged,
+    excuse: (key, lost) => void acknowledged.set(key, (acknowledged.get(key) ?? 0n) & ~lost),
     past,
     pastOf: (versions) => [...versions].reduce((all, version) => all | past(version), 0n),
     pool,

@@ -4,13 +4,14 @@
  * Deterministic: time is a counter, incarnations are numbered, and whatever is left to chance comes in as an argument.
  */
 import { choose, chooseValues, isConflict } from '../../src/replication/conflict.ts';
-import { isWithheld, resume, sameCheckpoint, type Checkpoint } from '../../src/replication/exchange.ts';
-import { merge, type State } from '../../src/replication/merge.ts';
+import type { Checkpoint } from '../../src/replication/exchange.ts';
+import type { State } from '../../src/replication/merge.ts';
 import type { Policy } from '../../src/replication/policy.ts';
 import { sameFields, type Fields, type ReplicaId, type Version } from '../../src/replication/version.ts';
-import { resolve, type Choice } from '../../src/replication/write.ts';
+import type { Choice } from '../../src/replication/write.ts';
 import { begin, copy, createModel, idOf, read, viewOf, type Database, type Records, type Replica } from './model.ts';
 import { createOracle, type Oracle } from './oracle.ts';
+import { RULES, type Rules } from './rules.ts';
 
 export interface Batch {
   readonly sender: ReplicaId;
@@ -29,10 +30,17 @@ export interface Answer {
 /** What happens on the way: everything arrives, the batch does not, or its answer does not. */
 export type Fate = 'arrives' | 'batch lost' | 'answer lost';
 
+export interface WorldOptions {
+  readonly fields?: readonly string[];
+  readonly rules?: Partial<Rules>;
+}
+
 export interface World {
   readonly oracle: Oracle;
   readonly replicas: readonly Replica[];
   readonly replica: (name: string) => Replica;
+  /** A replica that joins later, empty. */
+  readonly add: (name: string, policy: Policy) => void;
   /** Writes to the row as any writer does: a patch, or null for a deletion. False where it changes nothing. */
   readonly write: (name: string, patch: Fields | null, key?: string) => boolean;
   /** A person's decision on a waiting conflict. False where there is none, or where the outcome cannot be shown. */
@@ -59,23 +67,45 @@ export interface World {
 export const FIELDS = ['f1', 'f2'] as const;
 export const KEY = 'r';
 
-export function createWorld(setup: Readonly<Record<string, Policy>>): World {
+export function createWorld(setup: Readonly<Record<string, Policy>>, options: WorldOptions = {}): World {
+  const { fields: names = FIELDS } = options;
+  const rules: Rules = { ...RULES, ...options.rules };
+  const { isWithheld, merge, resolve, resume, sameCheckpoint } = rules;
   const oracle = createOracle();
-  const { store, fold, foldAll, showAgain, takeOver } = createModel(oracle);
+  const { store, fold, foldAll, showAgain, takeOver } = createModel(oracle, rules);
   let time = 1000;
   let incarnations = 0;
-  const replicas = Object.entries(setup).map(
-    ([name, policy]): Replica => ({
-      name,
-      skew: 0,
-      blocked: new Set(),
-      server: `${++incarnations}`,
-      database: { policy, records: new Map(), taken: new Map(), known: new Map(), eras: [], head: 0 },
-    }),
-  );
-  const byName = new Map(replicas.map((replica) => [replica.name, replica]));
+  const replicas: Replica[] = [];
+  const byName = new Map<string, Replica>();
   const find = (name: string): Replica => byName.get(name) as Replica;
   const now = (replica: Replica): number => Math.max(1, ++time + replica.skew);
+  function add(name: string, policy: Policy): void {
+    const database: Database = { policy, records: new Map(), taken: new Map(), known: new Map(), eras: [], head: 0 };
+    const replica: Replica = { name, skew: 0, blocked: new Set(), server: `${++incarnations}`, database };
+    replicas.push(replica);
+    byName.set(name, replica);
+  }
+  for (const [name, policy] of Object.entries(setup)) add(name, policy);
+
+  /** What a record's writes come to that a database holds, folded or not. */
+  function heldBy({ records }: Database, key: string): bigint {
+    const record = records.get(key);
+    return record ? record.log.reduce((all, { bit }) => all | bit, oracle.pastOf(record.state)) : 0n;
+  }
+
+  function restore(name: string, backup: Database): void {
+    const replica = find(name);
+    const others = replicas.filter((other) => other !== replica).map(({ database }) => database);
+    for (const key of replica.database.records.keys()) {
+      const left = [backup, ...others].reduce((all, database) => all | heldBy(database, key), 0n);
+      oracle.excuse(key, heldBy(replica.database, key) & ~left);
+    }
+    const { policy } = replica.database;
+    replica.database = copy(backup);
+    replica.server = `${++incarnations}`;
+    setPolicy(name, policy);
+  }
+
   function setPolicy(name: string, policy: Policy): void {
     const replica = find(name);
     if (replica.database.policy === policy) return;
@@ -129,6 +159,7 @@ export function createWorld(setup: Readonly<Record<string, Policy>>): World {
     oracle,
     replicas,
     replica: find,
+    add,
     write: (name, patch, key = KEY) => {
       const replica = find(name);
       const record = read(replica, key);
@@ -136,8 +167,8 @@ export function createWorld(setup: Readonly<Record<string, Policy>>): World {
       const changed = patch && row ? Object.keys(patch).filter((field) => patch[field] !== row[field]) : [];
       if (patch === null ? row === null : row !== null && changed.length === 0) return false;
       const kind = patch === null ? 'delete' : row === null ? 'insert' : 'update';
-      const blank = Object.fromEntries(FIELDS.map((field) => [field, '']));
-      const write = { kind, replica: idOf(replica), clock: now(replica), changed, bit: oracle.next() } as const;
+      const blank = Object.fromEntries(names.map((field) => [field, '']));
+      const write = { kind, replica: idOf(replica), clock: now(replica), changed, bit: oracle.next(key) } as const;
       const after = patch && { ...(row ?? blank), ...patch };
       replica.database.records.set(key, { ...record, row: after, log: [...record.log, write] });
       return true;
@@ -155,7 +186,7 @@ export function createWorld(setup: Readonly<Record<string, Policy>>): World {
       // As a local write is: were it kept beside a row that does not show it, the row's next write would cover it unseen.
       if (replica.blocked.has(key) && !sameFields(choice.fields, before.row)) return false;
       const version = resolve(state, choice, idOf(replica), now(replica));
-      oracle.add(key, version, oracle.pastOf(state) | oracle.next());
+      oracle.add(key, version, oracle.pastOf(state) | oracle.next(key));
       store(replica, key, before, merge(state, [version]), null, viewOf(replica, before, [version]));
       return true;
     },
@@ -173,12 +204,7 @@ export function createWorld(setup: Readonly<Record<string, Policy>>): World {
       return sent;
     },
     backup: (name) => copy(find(name).database),
-    restore: (name, backup) => {
-      const { policy } = find(name).database;
-      find(name).database = copy(backup);
-      find(name).server = `${++incarnations}`;
-      setPolicy(name, policy);
-    },
+    restore,
     restart: (name) => {
       find(name).server = `${++incarnations}`;
     },
