@@ -8,6 +8,7 @@ import {
   lastWrite,
   replicaName,
   stampOf,
+  valueOf,
   type Fields,
   type FieldStamp,
   type ResolutionMark,
@@ -56,7 +57,7 @@ export function kindOf(state: State): ConflictKind {
 export function differingFields(state: State): readonly string[] {
   const living = livingSides(state);
   const names = [...fieldNames(living)];
-  const differing = names.filter((name) => new Set(living.map((version) => version.fields?.[name])).size > 1);
+  const differing = names.filter((name) => new Set(living.map((version) => valueOf(version.fields as Fields, name))).size > 1);
   if (living.length === state.length) return differing;
   const changed = new Set(living.flatMap((version) => changedFields(version, state)));
   return names.filter((name) => changed.has(name) || differing.includes(name));

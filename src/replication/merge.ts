@@ -13,7 +13,7 @@ export type State = readonly Version[];
  * What two states hold together.
  *
  * Equal vectors with unequal values can only come from a fault (a version is written once). Both are kept, since dropping either would lose
- * a value in silence, and `faults` tells of them.
+ * a value in silence, and `faults` tells of them. Where one only lacks fields of the other (its replica's column was dropped), they complete each other.
  */
 export function merge(a: State, b: State, faults?: (mine: Version, theirs: Version) => void): State {
   if (b.length === 0) return a;
@@ -75,6 +75,10 @@ function absorb(kept: Version[], version: Version, faults?: (mine: Version, thei
     switch (compare(mine.vector, version.vector)) {
       case 'equal':
         if (sameFields(mine.fields, version.fields)) return false;
+        if (complete(mine, version)) {
+          kept[i] = { ...mine, fields: { ...mine.fields, ...version.fields } };
+          return true;
+        }
         faults?.(mine, version);
         break;
       case 'after':
@@ -88,6 +92,12 @@ function absorb(kept: Version[], version: Version, faults?: (mine: Version, thei
   }
   kept.push(version);
   return true;
+}
+
+/** True where two copies of one version differ only in that some fields are missing in either. */
+function complete({ fields: a }: Version, { fields: b }: Version): boolean {
+  if (a === null || b === null) return false;
+  return Object.keys(a).every((name) => !Object.hasOwn(b, name) || a[name] === b[name]);
 }
 
 function byVector(a: Version, b: Version): number {

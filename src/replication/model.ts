@@ -6,6 +6,11 @@ export interface ReplicatedField {
   readonly type: string;
   readonly nullable: boolean;
   readonly list: boolean;
+  /**
+   * What a record shows that nobody who knew the field has written: the column's default where that is a constant, null where the column may be null. Undefined: the field must be written, or
+   * is not looked up yet.
+   */
+  readonly default?: string | null | undefined;
 }
 
 export interface ReplicatedModel {
@@ -16,31 +21,56 @@ export interface ReplicatedModel {
 }
 
 /**
- * Why two replicas' descriptions of the models do not fit each other, in words for the operator; null where they do.
+ * Why two replicas' descriptions of the models do not fit each other, and what to do, in words for the operator; null where they do.
+ *
+ * A field that one side alone has fits where its records can do without: they are shown with its default there, and carried unseen on the other side.
  */
 export function modelMismatch(mine: readonly ReplicatedModel[], theirs: readonly ReplicatedModel[]): string | null {
   const theirNames = new Map(theirs.map((model) => [model.name, model]));
   for (const model of mine) {
     const other = theirNames.get(model.name);
-    if (other === undefined) return `it does not replicate model ${model.name}`;
+    if (other === undefined) return `it does not replicate model ${model.name}. ${BOTH}`;
     theirNames.delete(model.name);
-    const [here, there] = [fieldTexts(model), fieldTexts(other)];
-    const missing = here.filter((text) => !there.includes(text));
-    const surplus = there.filter((text) => !here.includes(text));
-    if (missing.length > 0 || surplus.length > 0) {
-      const parts = [
-        missing.length > 0 ? `it lacks ${missing.join(', ')}` : '',
-        surplus.length > 0 ? `it has ${surplus.join(', ')}` : '',
-      ].filter((part) => part !== '');
-      return `its model ${model.name} has other fields: ${parts.join('; ')}`;
-    }
+    const problem = fieldMismatch(model, other);
+    if (problem !== null) return problem;
   }
   const [extra] = theirNames.keys();
-  return extra === undefined ? null : `it replicates model ${extra}, which this replica does not`;
+  return extra === undefined ? null : `it replicates model ${extra}, which this replica does not. ${BOTH}`;
 }
 
-function fieldTexts(model: ReplicatedModel): string[] {
-  return [model.key, ...model.fields].map(
-    (field) => `${field.name} ${field.type}${field.list ? '[]' : ''}${field.nullable ? '?' : ''}${field === model.key ? ' (key)' : ''}`,
-  );
+const BOTH = 'Bring both to the same version of prisma/schema.prisma';
+
+function fieldMismatch(mine: ReplicatedModel, theirs: ReplicatedModel): string | null {
+  const model = mine.name;
+  if (mine.key.name !== theirs.key.name || typeText(mine.key) !== typeText(theirs.key)) {
+    return `the key of its model ${model} is ${theirs.key.name} ${typeText(theirs.key)}, here it is ${mine.key.name} ${typeText(mine.key)}. ${BOTH}`;
+  }
+  const others = new Map(theirs.fields.map((field) => [field.name, field]));
+  for (const field of mine.fields) {
+    const other = others.get(field.name);
+    others.delete(field.name);
+    const name = `${model}.${field.name}`;
+    if (other === undefined) {
+      if (!mayBeMissing(field)) return `it lacks field ${name}, which must be written here. Give ${name} a constant default here or let it be null, or upgrade that replica`;
+    } else if (typeText(other) !== typeText(field)) {
+      return `its field ${name} is ${typeText(other)}, here it is ${typeText(field)}. ${BOTH}`;
+    } else if (field.nullable !== other.nullable && !(mayBeMissing(field) && mayBeMissing(other))) {
+      const [open, strict] = field.nullable ? ['here', 'there'] : ['there', 'here'];
+      return `its field ${name} may be null ${open}, but not ${strict}. Give ${name} a constant default ${strict} or let it be null, or bring both to the same version of prisma/schema.prisma`;
+    }
+  }
+  for (const field of others.values()) {
+    const name = `${model}.${field.name}`;
+    if (!mayBeMissing(field)) return `it has field ${name}, which must be written and which this replica lacks. Give ${name} a constant default there or let it be null, or upgrade this replica`;
+  }
+  return null;
+}
+
+/** True where a record can be shown whose writers did not know the field. */
+function mayBeMissing(field: ReplicatedField): boolean {
+  return field.nullable || field.list || typeof field.default === 'string';
+}
+
+function typeText({ type, list }: ReplicatedField): string {
+  return list ? `${type}[]` : type;
 }

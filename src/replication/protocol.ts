@@ -21,13 +21,17 @@ const position = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
 const fieldStamp = z.tuple([replicaId, stamp]);
 const text = z.string().refine((value) => !value.includes('\0') && value.isWellFormed(), 'is no text that PostgreSQL can hold');
 
+/** A replica keeps and passes on fields that it does not know, within what a table of PostgreSQL can hold. */
+const MAX_FIELDS = 1600;
+const fieldName = text.max(63);
+
 const checkpoint = z.strictObject({ incarnation, position });
 const taken = checkpoint.extend({ taker: incarnation });
 
 const version = z.strictObject({
   v: z.record(replicaId, stamp).refine((vector) => Object.keys(vector).length > 0, 'is empty'),
-  f: z.record(z.string().max(63), text.nullable()).nullable(),
-  s: z.record(z.string().max(63), fieldStamp),
+  f: z.record(fieldName, text.nullable()).refine((fields) => Object.keys(fields).length <= MAX_FIELDS, 'has too many fields').nullable(),
+  s: z.record(fieldName, fieldStamp),
   r: z.tuple([z.enum(['latest', 'field-wise', 'manual']), replicaId, stamp]).optional(),
 });
 
@@ -40,7 +44,14 @@ const member = z.strictObject({
   stride: z.number().int().min(1),
 });
 
-const field = z.strictObject({ name: z.string(), type: z.string(), nullable: z.boolean(), list: z.boolean() });
+const field = z.strictObject({
+  name: z.string(),
+  type: z.string(),
+  nullable: z.boolean(),
+  list: z.boolean(),
+  /** What records show that nobody who knew the field has written; absent where it must be written. */
+  default: text.nullable().optional(),
+});
 
 /** Who a replica is and how it is set up; the same from both sides. */
 const introduction = z.object({
@@ -50,7 +61,7 @@ const introduction = z.object({
   incarnation,
   roster: z.array(member).max(10_000),
   policy: z.enum(['manual', 'latest', 'field-wise']),
-  models: z.array(z.strictObject({ name: z.string(), key: field, fields: z.array(field).max(1600) })).max(1000),
+  models: z.array(z.strictObject({ name: z.string(), key: field, fields: z.array(field).max(MAX_FIELDS) })).max(1000),
   /** Microseconds since 1970 on the replica's database. */
   clock: z.number().int().max(7_900_000_000_000_000, 'is beyond what stamps can hold: set the clock right'),
 });

@@ -17,7 +17,12 @@ export type Stamp = number;
 /** What a version has seen: for each replica id the largest stamp, the version's own among them. */
 export type Vector = Readonly<Record<ReplicaId, Stamp>>;
 
-/** Values by field name, each in PostgreSQL's text form, which is exact for every type; the key is not among them. */
+/**
+ * Values by field name, each in PostgreSQL's text form, which is exact for every type; the key is not among them.
+ *
+ * A field may be missing: nobody who knew it has written it since the record was created. Which fields there are is not the same on every replica while a schema changes, so a
+ * version carries those that were written, whoever reads it, and whatever that reader knows.
+ */
 export type Fields = Readonly<Record<string, string | null>>;
 
 /** Who wrote a value, and when. */
@@ -32,7 +37,7 @@ export interface Version {
   readonly vector: Vector;
   /** Null is a tombstone. */
   readonly fields: Fields | null;
-  /** Who last wrote each field; `*` stands for every field that is not named. A tombstone has none. */
+  /** Who last wrote each field; `*` stands for every field of this version that is not named. A tombstone has none. */
   readonly stamps: Readonly<Record<string, FieldStamp>>;
   /** The last resolution that this version builds on, so that every replica's log can tell how a conflict ended. */
   readonly resolution?: ResolutionMark;
@@ -83,18 +88,25 @@ export function isLater(a: FieldStamp, b: FieldStamp): boolean {
   return a[1] !== b[1] ? a[1] > b[1] : a[0] > b[0];
 }
 
-/** Who last wrote a field of a version. */
-export function stampOf(version: Version, field: string): FieldStamp {
-  const { stamps } = version;
+/** Who last wrote a field of a version; before everyone where it is missing: `*` must not claim what its writer did not know. */
+export function stampOf({ fields, stamps }: Pick<Version, 'fields' | 'stamps'>, field: string): FieldStamp {
   if (Object.hasOwn(stamps, field)) return stamps[field] as FieldStamp;
-  return stamps['*'] ?? ['', 0];
+  return (fields !== null && Object.hasOwn(fields, field) ? stamps['*'] : undefined) ?? ['', 0];
 }
 
-/** True when two versions hold the same values, or are both deletions. */
+/**
+ * True when two versions hold the same values, or are both deletions. A missing field is null: the one meaning that needs no knowledge of the schema, so that every replica
+ * sees the same values as equal.
+ */
 export function sameFields(a: Fields | null, b: Fields | null): boolean {
   if (a === null || b === null) return a === b;
-  const names = Object.keys(a);
-  return names.length === Object.keys(b).length && names.every((name) => Object.hasOwn(b, name) && a[name] === b[name]);
+  const within = (some: Fields, others: Fields): boolean => Object.keys(some).every((name) => some[name] === valueOf(others, name));
+  return within(a, b) && within(b, a);
+}
+
+/** A field's value; null where it is missing. */
+export function valueOf(fields: Fields, name: string): string | null {
+  return Object.hasOwn(fields, name) ? (fields[name] ?? null) : null;
 }
 
 /** A vector as text, one for equal vectors whatever the order of their keys. */

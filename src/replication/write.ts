@@ -35,14 +35,15 @@ export interface LocalWrite {
  *
  * @param shown - What the replica showed when they were made. Where its version is not in the state (a record that waits to be shown), it is the
  *   version that the row still held, and the write becomes a side of its own.
- * @param fields - The values after the last of them; null where it is a deletion. The values in between are of no consequence: nobody saw them.
+ * @param row - The values after the last of them; null where it is a deletion. The values in between are of no consequence: nobody saw them. Of a row that was updated only the fields
+ *   that changed are taken: what is in no column here is kept as it was, and what only looks written (a column's default) stays unwritten.
  */
 export function writeLocally(
   state: State,
   shown: View,
   policy: Policy,
   writes: readonly LocalWrite[],
-  fields: Fields | null,
+  row: Fields | null,
 ): State {
   if (writes.length === 0) return state;
   const base = basis(state, shown, policy);
@@ -62,6 +63,8 @@ export function writeLocally(
   }
   const last: FieldStamp = [(writes.at(-1) as LocalWrite).replica, stamp];
   const resolution = lastResolution(base);
+  const under = shown.version === null ? shown.fields : shown.version.fields;
+  const fields = row && completed(base, whole === null ? { ...under, ...only(row, changed.keys()) } : row);
   const version: Version = {
     vector,
     fields,
@@ -88,7 +91,8 @@ export interface Choice {
 export function resolve(state: State, choice: Choice, replica: ReplicaId, now: Stamp): Version {
   const stamp = nextStamp(now, largestStamp(state));
   const anew: FieldStamp = [replica, stamp];
-  const { fields, strategy } = choice;
+  const { strategy } = choice;
+  const fields = choice.fields && completed(state, choice.fields);
   return {
     vector: { ...join(state.map((version) => version.vector)), [replica]: stamp },
     fields,
@@ -97,12 +101,42 @@ export function resolve(state: State, choice: Choice, replica: ReplicaId, now: S
   };
 }
 
+/**
+ * A side that was written without having seen the values that `version` holds in these fields, though all else of it: a row was written in columns whose values, carried from elsewhere, were
+ * not in it yet. Its vector stops short of whoever wrote those, so that neither covers the other.
+ *
+ * @param now - The clock, in microseconds.
+ */
+export function writeUnseen(version: Version, values: Fields, replica: ReplicaId, now: Stamp): Version {
+  const stamp = nextStamp(now, largestStamp([version]));
+  const vector: Record<ReplicaId, Stamp> = { ...version.vector };
+  const stamps: Record<string, FieldStamp> = { ...version.stamps };
+  for (const name of Object.keys(values)) {
+    const [writer, written] = stampOf(version, name);
+    if (vector[writer] !== undefined) vector[writer] = Math.min(vector[writer], written - 1);
+    if (vector[writer] === 0) delete vector[writer];
+    stamps[name] = [replica, stamp];
+  }
+  const fields = { ...version.fields, ...values };
+  return { vector: { ...vector, [replica]: stamp }, fields, stamps: compactAll(stamps, fields) };
+}
+
 /** What a local write extends. */
 function basis(state: State, shown: View, policy: Policy): readonly Version[] {
   const { version } = shown;
   if (version !== null && !state.includes(version)) return [version];
   if (policy !== 'manual' || version === null) return state;
   return state.filter((other) => sameFields(other.fields, version.fields));
+}
+
+/** The same values, with null for what some side holds and they do not: left out, it would come back from there. */
+function completed(sides: readonly Version[], fields: Fields): Fields {
+  const missing = [...fieldNames(livingSides(sides))].filter((name) => !Object.hasOwn(fields, name));
+  return missing.length === 0 ? fields : { ...fields, ...Object.fromEntries(missing.map((name) => [name, null])) };
+}
+
+function only(fields: Fields, names: Iterable<string>): Fields {
+  return Object.fromEntries([...names].flatMap((name) => (Object.hasOwn(fields, name) ? [[name, fields[name] ?? null]] : [])));
 }
 
 /** Who last wrote each field of a version that is made over `sides` and keeps `fields`. */
@@ -144,7 +178,7 @@ function compact(whole: FieldStamp, changed: ReadonlyMap<string, FieldStamp>): R
 
 /** The same stamps with the commonest of them as `*`, so that what is stored and sent stays short. */
 function compactAll(stamps: Readonly<Record<string, FieldStamp>>, fields: Fields): Record<string, FieldStamp> {
-  const whole: Pick<Version, 'vector' | 'fields' | 'stamps'> = { vector: {}, fields, stamps };
+  const whole = { fields, stamps };
   const counts = new Map<string, { stamp: FieldStamp; count: number }>();
   for (const name of Object.keys(fields)) {
     const stamp = stampOf(whole, name);

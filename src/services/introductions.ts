@@ -100,7 +100,7 @@ function mismatch(mine: Party, theirs: Party): string | null {
   if (other.stride !== own.stride) {
     return `it uses id stride ${other.stride}, this replica ${own.stride}. Give both the same ID_STRIDE`;
   }
-  return modelMismatch(mine.models, theirs.models)?.concat('. Bring both to the same version of prisma/schema.prisma') ?? null;
+  return modelMismatch(mine.models, theirs.models);
 }
 
 function misnamed(expected: string, { name }: Party): string | null {

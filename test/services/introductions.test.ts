@@ -57,8 +57,8 @@ describe('two replicas that do not fit', () => {
     ['id stride', ['a', { slot: 1, stride: 10 }], ['b', { slot: 2, stride: 16 }], /^it uses id stride 16, this replica 10\. Give both the same ID_STRIDE$/],
     ['name', ['a', { slot: 1 }], ['a', { slot: 2 }], /named "a"\. Give one of them another REPLICA name and an empty database/],
     ['slot', ['a', { slot: 3 }], ['b', { slot: 3 }], /"a" and "b"|"b" and "a".* SLOT 3\. Give one of them another SLOT and an empty database/],
-    ['fields', ['a', { slot: 1 }], ['b', { slot: 2, models: [{ ...USER, fields: [text('nom')] }] }], /^its model User has other fields: it lacks email String, telephone String\?\. Bring both to the same version of prisma\/schema\.prisma$/],
-    ['nullability', ['a', { slot: 1, models: [{ ...USER, fields: [{ ...text('nom'), nullable: true }] }] }], ['b', { slot: 2, models: [{ ...USER, fields: [text('nom')] }] }], /it lacks nom String\?; it has nom String\. Bring both/],
+    ['fields', ['a', { slot: 1 }], ['b', { slot: 2, models: [{ ...USER, fields: [text('nom')] }] }], /^it lacks field User\.email, which must be written here\. Give User\.email a constant default here or let it be null, or upgrade that replica$/],
+    ['nullability', ['a', { slot: 1, models: [{ ...USER, fields: [{ ...text('nom'), nullable: true }] }] }], ['b', { slot: 2, models: [{ ...USER, fields: [text('nom')] }] }], /^its field User\.nom may be null here, but not there\. Give User\.nom a constant default there/],
     ['models', ['a', { slot: 1 }], ['b', { slot: 2, models: [] }], /^it does not replicate model User\. Bring both/],
     ['models the other way', ['a', { slot: 1, models: [] }], ['b', { slot: 2 }], /^it replicates model User, which this replica does not\. Bring both/],
   ])('in their %s: the caller reads the same whoever noticed, and nobody learns anything', async (_what, one, other, message) => {
