@@ -8,7 +8,7 @@ import type { Fields } from '../replication/version.ts';
 export function toJsonValues(model: ReplicatedModel, key: string, fields: Fields): Record<string, unknown> {
   const values: Record<string, unknown> = { [model.key.name]: scalar(model.key, key) };
   for (const field of model.fields) {
-    const text = fields[field.name] ?? null;
+    const text = fields[field.name] ?? field.default ?? null;
     values[field.name] = text === null ? null : field.list ? parseArray(text, (item) => scalar(field, item)) : scalar(field, text);
   }
   return values;

@@ -49,7 +49,7 @@ export async function applyRecords(
   records: readonly WireRecord[],
   checkpoint: { readonly receiver: string; readonly start: Checkpoint | null; readonly end: Checkpoint } | null,
 ): Promise<Applied> {
-  for (const [model, key, versions] of records) checkFields(replica, model, key, versions);
+  for (const [model, key] of records) checkModel(replica, model, key);
   const peerId = `${sender.name}.${sender.incarnation}`;
   return replica.db.transaction(async (tx) => {
     const { clock, incarnation } = await beginChange(tx);
@@ -252,15 +252,9 @@ function incomingStates(records: readonly WireRecord[]): Map<string, State> {
   return states;
 }
 
-/** The handshake has compared the models; this is against a peer that does not keep to what it said. */
-function checkFields(replica: Replica, model: string, key: string, versions: WireRecord[2]): void {
-  const table = replica.tables.get(model);
-  if (table === undefined) throw new BatchError('BAD_MESSAGE', `record ${model} ${key}: this replica has no such model`);
-  for (const { f } of versions) {
-    if (f === null) continue;
-    const fits = Object.keys(f).length === table.fields.length && table.fields.every(({ name }) => Object.hasOwn(f, name));
-    if (!fits) throw new BatchError('BAD_MESSAGE', `record ${model} ${key}: its fields are not those of the model`);
-  }
+/** The handshake has compared the models; this is against a peer that does not keep to what it said. Fields that this replica does not know are kept and passed on. */
+function checkModel(replica: Replica, model: string, key: string): void {
+  if (!replica.tables.has(model)) throw new BatchError('BAD_MESSAGE', `record ${model} ${key}: this replica has no such model`);
 }
 
 /** A key is a value of its type in that value's own text: `01` would be another record than `1`, over the same row. */

@@ -62,7 +62,9 @@ function triggerName(event: (typeof EVENTS)[number], model: string): string {
 }
 
 /** The statements that make a table's triggers, with a line `--` between them. */
-function captureSql(table: ModelTable): string {
+function captureSql(described: ModelTable): string {
+  // Two processes may know the same fields in different orders, and are to make the same triggers of them.
+  const table = { ...described, columns: described.columns.toSorted((a, b) => (a.column < b.column ? -1 : 1)) };
   const key = table.keyColumn.column;
   const model = literal(table.name);
   const sameKey = `${exactly('o', table.keyColumn)} = ${exactly('n', table.keyColumn)}`;

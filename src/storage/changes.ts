@@ -3,13 +3,14 @@
  */
 import { sameState, stateHash, type State } from '../replication/merge.ts';
 import { latestField, livingSides, type View } from '../replication/policy.ts';
-import { join, sameFields, type Version } from '../replication/version.ts';
+import { join, sameFields, type Fields, type Version } from '../replication/version.ts';
 import { logConflicts, NO_CHANGES, type ConflictChanges } from './conflicts.ts';
 import { addToDigests, bucketOf } from './digest.ts';
 import type { Transaction } from './database.ts';
 import { encodeState, encodeVersion, type SettledRecord } from './records.ts';
 import type { Replica } from './replica.ts';
 import { materialise } from './rows.ts';
+import { showFields, type ModelTable } from './tables.ts';
 
 /** A record's new state and what is to be shown of it. */
 export interface Change {
@@ -44,23 +45,24 @@ export async function writeChanges(
       key: before.key,
       position: before.position > 0 && sameState(state, before.state) ? before.position : null,
       origin: change.origin,
-      versions: encodeState(state, state.length === 1 && reason === null),
+      versions: encodeState(state, state.length === 1 && reason === null ? before.table : null),
       shown: state.length > 1 ? JSON.stringify(change.view.version?.vector ?? null) : null,
       waiting: reason,
       held: reason === null ? null : heldVersion(replica, change),
       hash: String(hash),
       bucket: bucketOf(before.key),
+      carries: carries(before.table, state),
       clock,
       old: before.hash,
     };
   });
   await tx.query(
-    `INSERT INTO replication.record (model, key, position, origin, versions, shown, waiting, held, hash, bucket, changed_at)
-     SELECT model, key, coalesce(position, nextval('replication.position')), origin, versions::json, shown::json, waiting, held::json, hash, bucket, clock
+    `INSERT INTO replication.record (model, key, position, origin, versions, shown, waiting, held, hash, bucket, carries, changed_at)
+     SELECT model, key, coalesce(position, nextval('replication.position')), origin, versions::json, shown::json, waiting, held::json, hash, bucket, carries, clock
        FROM json_to_recordset($1) AS x (model text, key text, position bigint, origin text, versions text, shown text, waiting text, held text,
-                                        hash bigint, bucket smallint, clock bigint)
+                                        hash bigint, bucket smallint, carries boolean, clock bigint)
      ON CONFLICT (model, key) DO UPDATE SET position = excluded.position, origin = excluded.origin, versions = excluded.versions,
-       shown = excluded.shown, waiting = excluded.waiting, held = excluded.held, hash = excluded.hash, changed_at = excluded.changed_at`,
+       shown = excluded.shown, waiting = excluded.waiting, held = excluded.held, hash = excluded.hash, carries = excluded.carries, changed_at = excluded.changed_at`,
     [JSON.stringify(records)],
   );
   const places = changes.flatMap(({ before }) => before.places);
@@ -73,7 +75,19 @@ export async function writeChanges(
 function heldVersion(replica: Replica, { before }: Change): string | null {
   if (before.waiting !== null) return before.held && JSON.stringify(encodeVersion(before.held));
   if (before.settled.length === 0) return null;
-  return JSON.stringify(encodeVersion({ ...asVersion(replica, before), fields: before.row }));
+  const version = asVersion(replica, before);
+  return JSON.stringify(encodeVersion({ ...version, fields: before.row && overRow(before, version.fields, before.row) }));
+}
+
+/** The values of a row, with what the version that it shows holds beside it; what only looks written stays unwritten. */
+function overRow({ table }: SettledRecord, under: Fields | null, row: Fields): Fields {
+  const shown = showFields(table, under ?? {});
+  return { ...under, ...Object.fromEntries(Object.entries(row).filter(([name, value]) => under === null || shown[name] !== value)) };
+}
+
+/** True where some version has fields that the model's table has no column for. */
+function carries({ columns }: ModelTable, state: State): boolean {
+  return state.some(({ fields }) => fields !== null && Object.keys(fields).some((name) => !columns.some(({ field }) => field.name === name)));
 }
 
 /** What a record shows, as a version. A view of several sides is none, but a write over it has seen them all. */

@@ -52,7 +52,7 @@ export async function logConflicts(tx: Transaction, replica: Replica, clock: num
     const { table, key } = before;
     const entry = pending.get(recordId(table.name, key));
     const conflict = isConflict(state);
-    const now = { kind: kindOf(state), fields: differingFields(state), sides: encodeState(state, false) };
+    const now = { kind: kindOf(state), fields: differingFields(state), sides: encodeState(state, null) };
     if (conflict && replica.policy === 'manual') {
       if (entry === undefined) opened.push({ model: table.name, key, ...now });
       else if (!sameState(entry.sides, state)) updated.push({ id: entry.id, ...now });
@@ -66,7 +66,7 @@ export async function logConflicts(tx: Transaction, replica: Replica, clock: num
       else if (!sameState(before.state, state)) opened.push({ model: table.name, key, ...now, ...settled });
     } else if (entry !== undefined) {
       const { strategy, by } = outcome(entry.sides, state);
-      closed.push({ id: entry.id, kind: entry.kind, fields: entry.fields, sides: encodeState(entry.sides, false), ...end, strategy, by });
+      closed.push({ id: entry.id, kind: entry.kind, fields: entry.fields, sides: encodeState(entry.sides, null), ...end, strategy, by });
     }
   }
   if (updated.length > 0) {

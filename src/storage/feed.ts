@@ -13,7 +13,7 @@ import type { ConflictChanges } from './conflicts.ts';
 import type { Transaction } from './database.ts';
 import { lockRows, readRecords, settle, type SettledRecord } from './records.ts';
 import { beginChange, type Replica } from './replica.ts';
-import { matchesKey, type Column, type ModelTable } from './tables.ts';
+import { matchesKey, showFields, type Column, type ModelTable } from './tables.ts';
 
 /** Records that one transaction folds, and that one batch holds, at most. */
 export const BATCH_RECORDS = 5000;
@@ -144,7 +144,7 @@ async function foldSome(tx: Transaction, replica: Replica): Promise<{ records: n
 /** Reads records to be folded. Where folding changes what is shown, their rows are locked first, as for any change of a row. */
 async function readSettled(tx: Transaction, replica: Replica, table: ModelTable, keys: readonly string[]): Promise<SettledRecord[]> {
   const records = (await readRecords(tx, table, keys)).map((record) => settle(record, replica));
-  const moving = records.filter(({ view, row }) => !sameFields(view.fields, row)).map(({ key }) => key);
+  const moving = records.filter(({ view, row }) => !sameFields(view.fields && showFields(table, view.fields), row)).map(({ key }) => key);
   if (moving.length === 0) return records;
   await lockRows(tx, table, moving);
   const again = new Map((await readRecords(tx, table, moving)).map((record) => [record.key, settle(record, replica)]));

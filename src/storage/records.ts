@@ -8,13 +8,16 @@ import type { Fields, Vector, Version } from '../replication/version.ts';
 import { writeLocally, type LocalWrite } from '../replication/write.ts';
 import type { Transaction } from './database.ts';
 import type { Replica } from './replica.ts';
-import { matchesKey, type ModelTable } from './tables.ts';
+import { matchesKey, refreshTable, showFields, type ModelTable } from './tables.ts';
 
 /** A version as `replication.record` and `replication.conflict` hold it. */
 interface StoredVersion {
   readonly v: Vector;
   readonly s: Version['stamps'];
   readonly f?: Fields | null;
+  /** Of a version without `f`: its row holds the values of this generation's fields (1 where it is left out), and `x` those of any other field. */
+  readonly g?: number;
+  readonly x?: Fields;
   readonly r?: Version['resolution'];
 }
 
@@ -71,8 +74,10 @@ export async function readRecords(tx: Transaction, table: ModelTable, keys: read
   if (keys.length === 0) return [];
   const { column } = table.keyColumn;
   const rows = await tx.query(
-    `WITH here AS MATERIALIZED (SELECT replication.incarnation() AS incarnation)
-     SELECT here.incarnation, k.key, r.position, r.origin, r.versions, r.shown, r.waiting, r.held, r.hash, l.writes, t.${column} IS NOT NULL
+    `WITH here AS MATERIALIZED (
+       SELECT replication.incarnation() AS incarnation, (SELECT generation FROM replication.generation WHERE model = $2) AS generation
+     )
+     SELECT here.generation, here.incarnation, k.key, r.position, r.origin, r.versions, r.shown, r.waiting, r.held, r.hash, l.writes, t.${column} IS NOT NULL
             ${table.columns.map((c) => `, t.${c.column}::text`).join('')}
        FROM here CROSS JOIN unnest($1::text[]) WITH ORDINALITY AS k (key, n)
        LEFT JOIN LATERAL (SELECT * FROM replication.record WHERE model = $2 AND key = k.key OFFSET 0) r ON true
@@ -84,6 +89,11 @@ export async function readRecords(tx: Transaction, table: ModelTable, keys: read
       ORDER BY k.n`,
     [keys, table.name],
   );
+  if (Number(rows[0]?.[0]) !== table.generation) {
+    // Another process has upgraded the database, and what it has stored may lie in columns that were not asked for.
+    await refreshTable(tx, table);
+    return readRecords(tx, table, keys);
+  }
   return rows.map((row) => toRecord(table, row));
 }
 
@@ -118,27 +128,52 @@ export function settle(record: StoredRecord, replica: Pick<Replica, 'name' | 'po
   };
 }
 
-/** The versions of a record as they are stored. */
-export function encodeState(state: State, asRow: boolean): string {
-  return JSON.stringify(state.map((version) => encodeVersion(version, asRow && version.fields !== null)));
+/**
+ * The versions of a record as they are stored.
+ *
+ * @param asRow - The table whose row holds the values of the only one.
+ */
+export function encodeState(state: State, asRow: ModelTable | null): string {
+  return JSON.stringify(state.map((version) => encodeVersion(version, asRow)));
 }
 
-export function encodeVersion({ vector, stamps, fields, resolution }: Version, asRow = false): StoredVersion {
-  return { v: vector, s: stamps, ...(asRow ? {} : { f: fields }), ...(resolution && { r: resolution }) };
+export function encodeVersion({ vector, stamps, fields, resolution }: Version, asRow: ModelTable | null = null): StoredVersion {
+  const values = asRow === null || fields === null ? { f: fields } : besideRow(asRow, fields);
+  return { v: vector, s: stamps, ...values, ...(resolution && { r: resolution }) };
 }
 
-/** @param row - The values of a version that is stored without them. */
-export function decodeVersion({ v, s, f, r }: StoredVersion, row: Fields | null): Version {
-  return { vector: v, stamps: s, fields: f === undefined ? row : f, ...(r && { resolution: r }) };
+/** What must be stored of values that a row shows: the generation of fields that the row holds as they were written, and all others. */
+function besideRow(table: ModelTable, fields: Fields): Pick<StoredVersion, 'g' | 'x'> {
+  const shown = showFields(table, fields);
+  let generation = table.generation;
+  for (const { field, since } of table.columns) {
+    if (since <= generation && !(Object.hasOwn(fields, field.name) && fields[field.name] === shown[field.name])) generation = since - 1;
+  }
+  const rest = { ...fields };
+  for (const { field, since } of table.columns) if (since <= generation) delete rest[field.name];
+  return { ...(generation !== 1 && { g: generation }), ...(Object.keys(rest).length > 0 && { x: rest }) };
 }
 
-export function decodeState(versions: string, row: Fields | null): State {
+/** @param row - The values of a version that is stored without them, and the table that it is of. */
+export function decodeVersion({ v, s, f, g = 1, x, r }: StoredVersion, row: Fields | null, table?: ModelTable): Version {
+  return { vector: v, stamps: s, fields: f === undefined ? row && ofRow(row, g, x, table) : f, ...(r && { resolution: r }) };
+}
+
+function ofRow(row: Fields, generation: number, beside: Fields | undefined, table: ModelTable | undefined): Fields {
+  const missing = table?.columns.filter(({ since }) => since > generation) ?? [];
+  if (missing.length === 0 && beside === undefined) return row;
+  const fields = { ...row } as Record<string, string | null>;
+  for (const { field } of missing) delete fields[field.name];
+  return { ...fields, ...beside };
+}
+
+export function decodeState(versions: string, row: Fields | null, table?: ModelTable): State {
   const stored = JSON.parse(versions) as StoredVersion[];
-  return ordered(stored.map((version) => decodeVersion(version, row)));
+  return ordered(stored.map((version) => decodeVersion(version, row, table)));
 }
 
 function toRecord(table: ModelTable, columns: readonly (string | null)[]): StoredRecord {
-  const [incarnation, key, position, origin, versions, shown, waiting, held, hash, writes, present, ...values] = columns;
+  const [, incarnation, key, position, origin, versions, shown, waiting, held, hash, writes, present, ...values] = columns;
   const row = present === 't' ? toFields(table, values) : null;
   const log = writes ? (JSON.parse(writes) as [string, keyof typeof KINDS, number, string[] | null, string][]) : [];
   return {
@@ -147,10 +182,10 @@ function toRecord(table: ModelTable, columns: readonly (string | null)[]): Store
     key: key as string,
     position: Number(position ?? 0),
     origin: origin ?? null,
-    state: versions ? decodeState(versions, row) : [],
+    state: versions ? decodeState(versions, row, table) : [],
     shown: shown ? (JSON.parse(shown) as Vector | null) : null,
     waiting: waiting ?? null,
-    held: held ? decodeVersion(JSON.parse(held) as StoredVersion, row) : null,
+    held: held ? decodeVersion(JSON.parse(held) as StoredVersion, row, table) : null,
     hash: hash ?? null,
     row,
     writes: log.map(([, op, clock, fields, writer]) => ({

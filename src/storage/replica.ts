@@ -6,6 +6,8 @@ import type { RosterMember } from '../replication/protocol.ts';
 import { installCapture } from './capture.ts';
 import type { Database, Transaction } from './database.ts';
 import { installSchema } from './schema.ts';
+import { showCarried } from './upgrade.ts';
+import { adoptFields, registerFields } from './fields.ts';
 import { describeTables, type ModelSource, type ModelTable } from './tables.ts';
 
 /** This replica's own side of the roster. */
@@ -42,12 +44,22 @@ export class IdentityError extends Error {}
 export async function openReplica(db: Database, options: ReplicaOptions): Promise<Replica> {
   return db.transaction(async (tx) => {
     await installSchema(tx);
-    const tables = await describeTables(tx, options.models);
     const id = await identify(tx, options);
+    // Before any table's lock, as in every transaction that changes states.
+    const now = await beginChange(tx);
+    const sources = await adoptFields(tx, options.models);
+    const added = new Map<string, string[]>();
+    for (const source of sources) added.set(source.name, await registerFields(tx, source));
+    const tables = await describeTables(tx, sources);
     await installCapture(tx, tables);
-    for (const table of tables) await spaceKeys(tx, table, options);
     const { name, slot, stride, policy, report } = options;
-    return { id, name, slot, stride, db, policy, report, tables: new Map(tables.map((table) => [table.name, table])) };
+    const replica: Replica = { id, name, slot, stride, db, policy, report, tables: new Map(tables.map((table) => [table.name, table])) };
+    for (const table of tables) {
+      await spaceKeys(tx, table, options);
+      const fields = added.get(table.name) ?? [];
+      if (fields.length > 0) await showCarried(tx, replica, now, table, fields);
+    }
+    return replica;
   });
 }
 

@@ -7,7 +7,7 @@
 import { sameFields, type Fields } from '../replication/version.ts';
 import type { Change } from './changes.ts';
 import { RetryTransaction, sqlState, type Transaction } from './database.ts';
-import { matchesKey, type ModelTable } from './tables.ts';
+import { matchesKey, showFields, type ModelTable } from './tables.ts';
 
 /** What could be written, but not as it is meant: a foreign key would take a child along in silence, a trigger changes the values, a text is not as the type writes it. */
 class RowError extends Error {}
@@ -27,7 +27,7 @@ export async function materialise(tx: Transaction, changes: readonly Change[]): 
 }
 
 function isShown({ before, view }: Change): boolean {
-  return sameFields(view.fields, before.row);
+  return sameFields(view.fields && showFields(before.table, view.fields), before.row);
 }
 
 async function attempt(tx: Transaction, changes: readonly Change[], waiting: Map<Change, string>): Promise<void> {
@@ -131,7 +131,7 @@ function recordset(table: ModelTable): string {
 function encodeRows(table: ModelTable, changes: readonly Change[]): string {
   return JSON.stringify(
     changes.map(({ before, view }) => {
-      const fields = view.fields as Fields;
+      const fields = showFields(table, view.fields as Fields);
       const row: Record<string, string | null> = { key: before.key };
       table.columns.forEach(({ field }, i) => {
         row[`c${i}`] = fields[field.name] ?? null;

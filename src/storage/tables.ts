@@ -1,6 +1,8 @@
 /** The tables of the replicated models, as the database's catalogue describes them. */
 import type { ReplicatedField, ReplicatedModel } from '../replication/model.ts';
+import type { Fields } from '../replication/version.ts';
 import { quote, type Transaction } from './database.ts';
+import { adoptFields, sourceTable } from './fields.ts';
 
 /** A model and the names of its table and columns in the Prisma schema. */
 export interface ModelSource extends ReplicatedModel {
@@ -17,6 +19,8 @@ export interface Column {
   readonly column: string;
   /** As `format_type` writes it: `integer`, `timestamp(3) with time zone`, `"Role"`, … */
   readonly type: string;
+  /** The generation of the model's fields that brought it. */
+  readonly since: number;
 }
 
 /** A replicated model's table. */
@@ -25,6 +29,9 @@ export interface ModelTable extends ReplicatedModel {
   readonly table: string;
   readonly keyColumn: Column;
   readonly columns: readonly Column[];
+  /** How often its fields have changed. */
+  readonly generation: number;
+  readonly source: ModelSource;
   /** What would be deleted or changed with one of its rows by a foreign key: `children c` joined with this table as `t`. */
   readonly cascades: readonly { readonly child: string; readonly on: string; readonly key: string }[];
 }
@@ -36,37 +43,74 @@ export interface ModelTable extends ReplicatedModel {
  */
 export async function describeTables(tx: Transaction, sources: readonly ModelSource[]): Promise<ModelTable[]> {
   const tables: ModelTable[] = [];
-  for (const source of sources) {
-    const table = source.schema === null ? quote(source.table) : `${quote(source.schema)}.${quote(source.table)}`;
-    const rows = await tx.query(
-      `SELECT a.attname, format_type(a.atttypid, a.atttypmod), n.nspname, c.relname
-         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid
-        WHERE c.oid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped`,
-      [table],
-    );
-    const types = new Map(rows.map(([name, type]) => [name, type as string]));
-    const [, , schema, relation] = rows[0] ?? [];
-    const describe = (field: ReplicatedField): Column => {
-      const column = source.columns[field.name] ?? field.name;
-      const type = types.get(column);
-      if (type === undefined) {
-        throw new Error(
-          `table ${table} has no column ${quote(column)} for field ${source.name}.${field.name}. Make a migration that fits prisma/schema.prisma.`,
-        );
-      }
-      return { field, column: quote(column), type };
-    };
-    tables.push({
-      name: source.name,
-      key: source.key,
-      fields: source.fields,
-      keyColumn: describe(source.key),
-      columns: source.fields.map(describe),
-      table: `${quote(schema as string)}.${quote(relation as string)}`,
-      cascades: [],
-    });
-  }
+  for (const source of sources) tables.push(await describeTable(tx, source));
   return parentsFirst(tx, await withCascades(tx, tables));
+}
+
+/** Describes a table anew, in place: another process has changed the model's fields since, and every holder of the description is to follow. */
+export async function refreshTable(tx: Transaction, table: ModelTable): Promise<void> {
+  const [source] = await adoptFields(tx, [table.source]);
+  Object.assign(table, { ...(await describeTable(tx, source as ModelSource)), source: table.source, cascades: table.cascades });
+}
+
+/** The row that shows these values: a column each. */
+export function showFields({ columns }: ModelTable, fields: Fields): Fields {
+  const row: Record<string, string | null> = {};
+  for (const { field } of columns) {
+    const { name } = field;
+    row[name] = (Object.hasOwn(fields, name) ? fields[name] : null) ?? field.default ?? null;
+  }
+  return row;
+}
+
+async function describeTable(tx: Transaction, source: ModelSource): Promise<ModelTable> {
+  const table = sourceTable(source);
+  const rows = await tx.query(
+    `SELECT a.attname, format_type(a.atttypid, a.atttypmod), n.nspname, c.relname, a.attnotnull, pg_get_expr(d.adbin, d.adrelid)
+       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid
+       LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum AND a.attgenerated = ''
+      WHERE c.oid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped`,
+    [table],
+  );
+  const byName = new Map(rows.map((row) => [row[0] as string, row]));
+  const [, , schema, relation] = rows[0] ?? [];
+  const since = new Map((await tx.query('SELECT name, since FROM replication.field WHERE model = $1', [source.name])).map(([name, first]) => [name, Number(first)]));
+  const [generation] = await tx.query('SELECT generation FROM replication.generation WHERE model = $1', [source.name]);
+  const describe = async (field: ReplicatedField): Promise<Column> => {
+    const column = source.columns[field.name] ?? field.name;
+    const [, type, , , required, expression] = byName.get(column) ?? [];
+    if (typeof type !== 'string') {
+      throw new Error(
+        `table ${table} has no column ${quote(column)} for field ${source.name}.${field.name}. Make a migration that fits prisma/schema.prisma.`,
+      );
+    }
+    const missing = required === 't' ? ((await constant(tx, expression, type)) ?? (field.list ? '{}' : undefined)) : null;
+    return { field: { ...field, default: missing }, column: quote(column), type, since: since.get(field.name) ?? 1 };
+  };
+  const keyColumn = await describe(source.key);
+  const columns: Column[] = [];
+  for (const field of source.fields) columns.push(await describe(field));
+  return {
+    name: source.name,
+    key: source.key,
+    fields: columns.map(({ field }) => field),
+    keyColumn,
+    columns,
+    table: `${quote(schema as string)}.${quote(relation as string)}`,
+    generation: Number(generation?.[0] ?? 1),
+    source,
+    cascades: [],
+  };
+}
+
+/** A literal, cast or not: the same on every replica and at any time. */
+const CONSTANT = /^(\(?-?[\d.]+\)?|true|false|E?'(?:[^']|'')*'|ARRAY\[\])(::[\w\s".,()]+(\[\])?)?$/;
+
+/** The text of a column's default where it is a constant; undefined for any other. */
+async function constant(tx: Transaction, expression: string | null | undefined, type: string): Promise<string | undefined> {
+  if (!expression || !CONSTANT.test(expression)) return undefined;
+  const [row] = await tx.query(`SELECT ((${expression})::${type})::text`);
+  return row?.[0] ?? undefined;
 }
 
 /** Finds the foreign keys between the tables that do more than refuse. */

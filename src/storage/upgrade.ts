@@ -1,0 +1,77 @@
+/**
+ * Showing what was carried: a field gets its column, and versions that hold values of it have been here before.
+ *
+ * All of it happens in the transaction that installs the field's capture, with the table locked against writers, so that nobody ever writes over a carried value that the row did not show.
+ */
+import { latest, show, type Policy } from '../replication/policy.ts';
+import type { Fields } from '../replication/version.ts';
+import { merge } from '../replication/merge.ts';
+import { writeUnseen } from '../replication/write.ts';
+import { writeChanges, type Change } from './changes.ts';
+import { literal, type Transaction } from './database.ts';
+import { readRecords, settle, type SettledRecord } from './records.ts';
+import type { Replica } from './replica.ts';
+import { showFields, type ModelTable } from './tables.ts';
+
+const AT_ONCE = 1_000;
+
+/**
+ * Brings rows and states together for fields that are new here.
+ *
+ * @param now - The state lock is held, under this incarnation and with this clock.
+ */
+export async function showCarried(
+  tx: Transaction,
+  replica: Replica,
+  now: { readonly incarnation: string; readonly clock: number },
+  table: ModelTable,
+  added: readonly string[],
+): Promise<void> {
+  const [row] = await tx.query('SELECT policy FROM replication.replica');
+  // The rows still show what they show under the policy before this start.
+  const before = { ...replica, policy: row?.[0] as Policy };
+  await logUncaptured(tx, table, added);
+  for (let last = ''; ; ) {
+    const rows = await tx.query('SELECT key FROM replication.record WHERE model = $1 AND carries AND key COLLATE "C" > $2 ORDER BY key COLLATE "C" LIMIT $3', [table.name, last, AT_ONCE]);
+    const keys = rows.map(([key]) => key as string);
+    if (keys.length === 0) return;
+    last = keys.at(-1) as string;
+    const records = (await readRecords(tx, table, keys)).map((record) => settle(record, before));
+    await writeChanges(tx, before, now.clock, records.map((record) => toChange(before, now, record, added)));
+  }
+}
+
+/**
+ * What was written to the new columns before there were triggers for them (a migration that fills them) counts as written now; where nothing was, they hold what a missing field shows.
+ */
+async function logUncaptured(tx: Transaction, { name, table, keyColumn, columns }: ModelTable, added: readonly string[]): Promise<void> {
+  const fresh = columns.filter(({ field }) => added.includes(field.name));
+  const written = fresh.map(({ column, field, type }) =>
+    field.default === undefined ? `'t'` : `${column}::text COLLATE "C" IS DISTINCT FROM ${field.default === null ? 'NULL' : `${literal(field.default)}::${type}::text`}`,
+  );
+  const names = fresh.map(({ field }, i) => `CASE WHEN ${written[i]} THEN ${literal(field.name)} END`);
+  await tx.query(
+    `INSERT INTO replication.log (model, key, op, clock, fields, incarnation)
+     SELECT $1, t.${keyColumn.column}::text, 'U', replication.clock(), array_remove(ARRAY[${names.join(', ')}]::text[], NULL), replication.incarnation()
+       FROM ${table} t WHERE (${written.join(' OR ')})
+        AND NOT EXISTS (SELECT FROM replication.record r WHERE r.model = $1 AND r.key = t.${keyColumn.column}::text AND r.carries)`,
+    [name],
+  );
+}
+
+function toChange(replica: Replica, { incarnation, clock }: { incarnation: string; clock: number }, before: SettledRecord, added: readonly string[]): Change {
+  const self = `${replica.name}.${incarnation}`;
+  const unseen = unseenValues(before, added);
+  const version = before.view.version ?? latest(before.settled);
+  const state = unseen === null ? before.settled : merge(before.settled, [writeUnseen(version, unseen, self, clock)]);
+  return { before, state, origin: unseen === null && before.writes.length === 0 ? before.origin : null, view: show(state, replica.policy, self, before.view.version?.vector ?? before.shown) };
+}
+
+/** What the row holds in new columns that nothing captured and no carried value explains; null where it holds no such thing. */
+function unseenValues({ table, row, view, held, waiting }: SettledRecord, added: readonly string[]): Fields | null {
+  const meant = waiting === null ? view.fields : (held?.fields ?? null);
+  if (row === null || meant === null) return null;
+  const [unwritten, shown] = [showFields(table, {}), showFields(table, meant)];
+  const names = added.filter((name) => row[name] !== unwritten[name] && row[name] !== shown[name]);
+  return names.length === 0 ? null : Object.fromEntries(names.map((name) => [name, row[name] ?? null]));
+}
