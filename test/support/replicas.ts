@@ -57,6 +57,8 @@ export interface Replicas {
   /** A copy of the database as it is now, to restore. */
   backup(name: string): Promise<TestDatabase>;
   restore(name: string, backup: TestDatabase): Promise<void>;
+  /** Closes a replica, changes its tables, and opens it again as one that knows this schema. */
+  upgrade(name: string, schema: Schema, migration?: string): Promise<void>;
   /** Closes a replica and opens it again. */
   reopen(name: string, policy?: Policy): Promise<void>;
   close(): Promise<void>;
@@ -64,6 +66,8 @@ export interface Replicas {
 
 export interface ReplicasOptions {
   readonly schema?: Schema;
+  /** By name, where it is another. */
+  readonly schemas?: Readonly<Record<string, Schema>>;
   /** By name, where it is not manual. */
   readonly policies?: Readonly<Record<string, Policy>>;
 }
@@ -92,19 +96,20 @@ async function empty(database: TestDatabase): Promise<void> {
 }
 
 /** Opens a replica for each letter of `names`, with the slots 1, 2, … */
-export async function openReplicas(names: string, { schema = THINGS, policies = {} }: ReplicasOptions = {}): Promise<Replicas> {
+export async function openReplicas(names: string, { schema = THINGS, schemas = {}, policies = {} }: ReplicasOptions = {}): Promise<Replicas> {
   const order = [...names];
   const open = new Map<string, Opened>();
   const policyOf = new Map<string, Policy>(Object.entries(policies));
+  const schemaOf = new Map<string, Schema>(order.map((name) => [name, schemas[name] ?? schema]));
   const copies: TestDatabase[] = [];
   const start = async (name: string, database: TestDatabase): Promise<void> => {
-    open.set(name, await openOne(name, order.indexOf(name) + 1, policyOf.get(name) ?? 'manual', schema, database));
+    open.set(name, await openOne(name, order.indexOf(name) + 1, policyOf.get(name) ?? 'manual', schemaOf.get(name) as Schema, database));
   };
   const at = (name: string): Opened => open.get(name) as Opened;
   await Promise.all(
     order.map(async (name) => {
       const database = free.pop() ?? (await make());
-      await withClient(database.url, (client) => client.query(schema.ddl));
+      await withClient(database.url, (client) => client.query((schemaOf.get(name) as Schema).ddl));
       await start(name, database);
     }),
   );
@@ -148,6 +153,14 @@ export async function openReplicas(names: string, { schema = THINGS, policies = 
       await at(name).close();
       await at(name).database.close();
       await start(name, await copyDatabase(backup.url));
+    },
+
+    async upgrade(name, upgraded, migration = '') {
+      const { database } = at(name);
+      await at(name).close();
+      await withClient(database.url, (client) => client.query(migration));
+      schemaOf.set(name, upgraded);
+      await start(name, database);
     },
 
     async reopen(name, policy) {

@@ -36,3 +36,15 @@ export const FAMILY: Schema = {
     model('Parent', 'parents', { id: 'String', name: 'String?' }),
   ],
 };
+
+/** `THINGS` after a later version has added a field. */
+export const THINGS_WITH_F3: Schema = {
+  ddl: 'CREATE TABLE things (id text PRIMARY KEY, f1 text, f2 text, f3 text)',
+  models: [model('Thing', 'things', { id: 'String', f1: 'String?', f2: 'String?', f3: 'String?' })],
+};
+
+/** The same, where it may not be null but has a default. */
+export const THINGS_WITH_DEFAULT: Schema = {
+  ddl: `CREATE TABLE things (id text PRIMARY KEY, f1 text, f2 text, f3 text NOT NULL DEFAULT 'd')`,
+  models: [model('Thing', 'things', { id: 'String', f1: 'String?', f2: 'String?', f3: 'String' })],
+};
