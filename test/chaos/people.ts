@@ -1,0 +1,125 @@
+/** People who watch conflicts and decide on them, and who sync by hand where replicas do not by themselves. */
+import { setTimeout as sleep } from 'node:timers/promises';
+
+import { createClient } from 'graphql-ws';
+import WebSocket from 'ws';
+
+import type { Hearing } from './checker.ts';
+import type { Gateway } from './gateway.ts';
+import type { History } from './history.ts';
+import type { Random } from './random.ts';
+import type { Site } from './site.ts';
+
+export interface Person {
+  stop(): Promise<void>;
+}
+
+export interface Subscriber extends Person {
+  readonly hearing: Hearing;
+}
+
+const RETRY_MS = 300;
+const PENDING = 'query { conflicts(status: PENDING, first: 20) { id recordId versions { replica deleted } } }';
+
+/** Resolves conflicts now and then, in every way there is. */
+export function startResolver(sites: readonly Site[], history: History, random: Random, pauseMs: number, isPaused: () => boolean): Person {
+  return everyNowAndThen(random, pauseMs, async () => {
+    const site = random.pick(sites);
+    const way = random.int(5);
+    if (isPaused() || site.closed) return;
+    const { data } = await site.graphql<{ conflicts: { id: string; recordId: string; versions: { replica: string; deleted: boolean }[] }[] }>(PENDING);
+    const conflict = data?.conflicts[0];
+    if (conflict === undefined) return;
+    const began = performance.now();
+    const token = way === 4 ? history.token() : null;
+    const resolve = async (): Promise<'ok' | 'unknown' | 'failed'> => {
+      if (way < 2) {
+        const ids = data?.conflicts.slice(0, 5).map(({ id }) => id);
+        const { errors } = await site.graphql(`mutation ($ids: [ID!]) { resolveConflicts(strategy: ${way === 0 ? 'LATEST' : 'FIELD_WISE'}, ids: $ids) { resolved } }`, { ids });
+        return errors ? 'unknown' : 'ok';
+      }
+      const variables = token === null ? { chosen: random.pick(conflict.versions).replica } : { values: { telephone: token } };
+      const { errors } = await site.graphql('mutation ($id: ID!, $chosen: String, $values: JSON) { resolveConflict(id: $id, chosenVersion: $chosen, values: $values) { id } }', { id: conflict.id, ...variables });
+      return errors ? 'unknown' : 'ok';
+    };
+    const outcome = await resolve().catch(() => 'unknown' as const);
+    // Values over a deletion may lack a field, and are refused; whether one was is told by its absence.
+    history.operation({ replica: site.name, via: 'person', kind: 'resolve', key: conflict.recordId, token, outcome }, began);
+  });
+}
+
+/** Syncs one link now and then. */
+export function startSyncer(sites: readonly Site[], edges: readonly (readonly [string, string])[], random: Random, pauseMs: number, isPaused: () => boolean): Person {
+  return everyNowAndThen(random, pauseMs, async () => {
+    const [one, other] = random.pick(edges);
+    const [from, to] = random.chance(0.5) ? [one, other] : [other, one];
+    const site = sites.find(({ name }) => name === from);
+    if (!isPaused() && site !== undefined && !site.closed) await site.graphql('mutation ($peer: String!) { syncTo(peer: $peer) { sent } }', { peer: to });
+  });
+}
+
+/** Listens to one gateway's conflicts, and again after each break, from where it had come. What was there before it first listened is not for it to hear. */
+export function startSubscriber(site: Site, gateway: Gateway): Subscriber {
+  const ids: number[] = [];
+  let from: number | null = null;
+  const closing = new AbortController();
+
+  async function listen(): Promise<void> {
+    const client = createClient({ url: `${gateway.url.replace('http', 'ws')}/graphql`, webSocketImpl: WebSocket, retryAttempts: 0, keepAlive: 2_000 });
+    const { data: newest } = await site.graphql<{ conflicts: { id: string }[] }>('{ conflicts(first: 1) { id } }');
+    from ??= newest?.conflicts[0] === undefined ? null : Number(newest.conflicts[0].id);
+    const after = ids.at(-1) ?? from;
+    const stream = client.iterate<{ conflictDetected: { id: string } }>({
+      query: 'subscription ($after: ID) { conflictDetected(after: $after) { id } }',
+      variables: { after: after === null ? null : String(after) },
+    });
+    const end = (): void => void client.terminate();
+    closing.signal.addEventListener('abort', end);
+    try {
+      for await (const { data } of stream) {
+        const id = Number(data?.conflictDetected.id);
+        // Listening from an empty log on: the first is where it begins.
+        from ??= id - 1;
+        ids.push(id);
+      }
+    } catch {
+      // It broke: listened again.
+    } finally {
+      closing.signal.removeEventListener('abort', end);
+      await client.dispose();
+    }
+  }
+
+  const listening = (async () => {
+    while (!closing.signal.aborted) {
+      if (gateway.ready) await listen().catch(() => {});
+      await sleep(RETRY_MS, undefined, { signal: closing.signal }).catch(() => {});
+    }
+  })();
+  return {
+    get hearing() {
+      return { replica: site.name, who: `the subscriber of ${gateway.name}`, from: from ?? Infinity, ids };
+    },
+    async stop() {
+      closing.abort();
+      await listening;
+    },
+  };
+}
+
+function everyNowAndThen(random: Random, pauseMs: number, act: () => Promise<void>): Person {
+  const closing = new AbortController();
+  const living = (async () => {
+    while (!closing.signal.aborted) {
+      await sleep(random.between(0.3, 1.7) * pauseMs, undefined, { signal: closing.signal }).catch(() => {});
+      // A replica that is not there is asked another time.
+      if (!closing.signal.aborted) await act().catch(() => {});
+    }
+  })();
+  return {
+    async stop() {
+      closing.abort();
+      await living;
+    },
+  };
+}

@@ -1,0 +1,70 @@
+/**
+ * Bugs, to see that they are caught. None of them is in the product: a copy of it is made, the text of one place is changed there, and the replicas run from the copy. A text that is not
+ * found is an error, so that no plant quietly stops planting.
+ */
+import { cp, mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+
+export interface Plant {
+  readonly about: string;
+  readonly file: string;
+  readonly changes: readonly (readonly [text: string, planted: string])[];
+}
+
+export const PLANTS: Readonly<Record<string, Plant>> = {
+  'cursor-over-the-log': {
+    about: 'the fold remembers how far it has read the log and takes nothing before that: what commits late is skipped (a skipped fence)',
+    file: 'src/storage/feed.ts',
+    changes: [['SELECT model, key, seq FROM replication.log LIMIT $1) l', 'SELECT model, key, seq FROM replication.log WHERE NOT EXISTS (SELECT FROM replication.record r WHERE r.changed_at > replication.log.clock + 400000) LIMIT $1) l']],
+  },
+  'acknowledged-before-commit': {
+    about: 'the checkpoint is stored in a transaction of its own, before the batch is taken over',
+    file: 'src/storage/apply.ts',
+    changes: [['    const changes: Change[] = [];\n    const differing', '    if (checkpoint) await storeTaken(replica.db, sender.name, { ...checkpoint.end, taker: incarnation });\n    const changes: Change[] = [];\n    const differing']],
+  },
+  'merge-forgets-a-side': {
+    about: 'a merge keeps two sides at most',
+    file: 'src/replication/merge.ts',
+    changes: [['  return changed ? ordered(kept) : a;', '  return changed ? ordered(kept.slice(-2)) : a;']],
+  },
+  'checkpoint-ahead': {
+    about: 'the sender counts a batch as taken although the connection broke, and goes on behind it',
+    file: 'src/services/links.ts',
+    changes: [
+      ['  let session: Session | null = null;', '  let session: Session | null = null;\n  let ahead = 0;'],
+      ['position: peer.checkpoint.position }, read: after };', 'position: peer.checkpoint.position }, read: Math.max(ahead, after) };'],
+      ['      yield await sendBatch(current, batch, end);', '      ahead = batch.end;\n      yield await sendBatch(current, batch, end);'],
+    ],
+  },
+  'incarnation-constant': {
+    about: 'a restored database goes on under its old incarnation',
+    file: 'src/storage/sql/001-schema.sql',
+    changes: [[`extract(epoch FROM pg_postmaster_start_time())::text || pg_relation_filepath('replication.replica')`, `(SELECT system_identifier::text FROM pg_control_system())`]],
+  },
+  'log-in-another-transaction': {
+    about: 'the conflict log is written in a transaction of its own, after the states',
+    file: 'src/storage/changes.ts',
+    changes: [['  return { conflicts: await logConflicts(tx, replica, clock, changes), waiting };', '  setTimeout(() => void replica.db.transaction((other) => logConflicts(other, replica, clock, changes)).catch(() => {}), 50);\n  return { conflicts: NO_CHANGES, waiting };']],
+  },
+};
+
+/** What a copy needs beside `src`. */
+const SHARED = ['node_modules', 'prisma', 'schema', 'package.json', 'tsconfig.json'];
+
+/** Copies the project with a bug in it, and gives back where to. */
+export async function plantIn(root: string, folder: string, name: string): Promise<string> {
+  const plant = PLANTS[name];
+  if (plant === undefined) throw new Error(`there is no plant "${name}". Those there are: ${Object.keys(PLANTS).join(', ')}.`);
+  const copy = join(folder, 'planted');
+  await mkdir(copy);
+  await cp(join(root, 'src'), join(copy, 'src'), { recursive: true });
+  for (const shared of SHARED) await symlink(join(root, shared), join(copy, shared));
+  const path = join(copy, plant.file);
+  let source = await readFile(path, 'utf8');
+  for (const [text, planted] of plant.changes) {
+    if (source.split(text).length !== 2) throw new Error(`plant "${name}": ${plant.file} does not hold the text that it changes, exactly once. The product has changed; change the plant.`);
+    source = source.replace(text, () => planted);
+  }
+  await writeFile(path, source);
+  return copy;
+}

@@ -1,0 +1,279 @@
+/** One run: replicas are set up, written to and hurt for a while, left alone until they rest, and checked; again and again until the time is over. */
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+
+import { freePort } from '../support/processes.ts';
+import { check, type Violation } from './checker.ts';
+import { NOTES_SQL, readLog, readNotes, readStates } from './evidence.ts';
+import { startFaults } from './faults.ts';
+import type { Gateway } from './gateway.ts';
+import { createHistory, type History } from './history.ts';
+import { openLink, type Link } from './link.ts';
+import { startLoad, type Load } from './load.ts';
+import { startResolver, startSubscriber, startSyncer, type Subscriber } from './people.ts';
+import { drawPlan, type Plan, type Topology } from './plan.ts';
+import { plantIn } from './plants.ts';
+import { createPostgres } from './postgres-process.ts';
+import { createRandom } from './random.ts';
+import { settle } from './settle.ts';
+import { createSite, type Site } from './site.ts';
+import { tokensOf } from './values.ts';
+import type { ConflictPolicy, SyncMode } from '../../src/config.ts';
+
+export interface RunOptions {
+  readonly seed: number;
+  /** Of load and faults; coming to rest is beside it. */
+  readonly seconds: number;
+  /** Load and faults between two checks. */
+  readonly roundSeconds?: number;
+  readonly replicas?: number;
+  readonly policy?: ConflictPolicy;
+  readonly topology?: Topology;
+  readonly mode?: SyncMode;
+  /** A bug to run with; see plants.ts. */
+  readonly plant?: string;
+  readonly faults?: boolean;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (line: string) => void;
+}
+
+export interface Report {
+  readonly seed: number;
+  readonly plan: Omit<Plan, 'doubled'>;
+  readonly plant: string | null;
+  readonly seconds: number;
+  readonly rounds: number;
+  readonly operations: Readonly<Record<string, number>>;
+  readonly faults: Readonly<Record<string, number>>;
+  readonly conflicts: number;
+  readonly records: number;
+  /** Megabytes of each gateway at the first rest and at the last, and the most in between. */
+  readonly memory: Readonly<Record<string, readonly [first: number, last: number, most: number]>>;
+  /** Lines of level error in the gateways' logs, by message. */
+  readonly errors: Readonly<Record<string, number>>;
+  readonly violations: readonly Violation[];
+  /** Where history and logs are; removed where nothing was found. */
+  readonly folder: string;
+}
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+const ROUND_SECONDS = 40;
+const WRITER_PAUSE_MS = 220;
+/** A gateway that needs more than this has kept something. */
+const MEMORY_LIMIT = 800;
+
+export async function run(options: RunOptions): Promise<Report> {
+  const random = createRandom(options.seed);
+  const plan = drawPlan(random.fork('plan'), options);
+  const folder = await mkdtemp(join(tmpdir(), `replique-chaos-${options.seed}-`));
+  const history = createHistory(join(folder, 'history.jsonl'));
+  const closers: (() => Promise<unknown>)[] = [() => history.close()];
+  try {
+    const report = await play(options, plan, folder, history, closers);
+    return report;
+  } finally {
+    for (const close of closers.toReversed()) await close();
+    await rm(join(folder, 'data'), { recursive: true, force: true });
+  }
+}
+
+async function play(options: RunOptions, plan: Plan, folder: string, history: History, closers: (() => Promise<unknown>)[]): Promise<Report> {
+  const { seed, seconds, roundSeconds = ROUND_SECONDS, plant = null, signal, onProgress = () => {} } = options;
+  const random = createRandom(seed);
+  const root = plant === null ? ROOT : await plantIn(ROOT, folder, plant);
+  history.note({ seed, plant, topology: plan.topology, policy: plan.policy, mode: plan.mode, doubled: [...plan.doubled] });
+  const found: Violation[] = [];
+  const errors = new Map<string, number>();
+  const sites: Site[] = [];
+  const links: Link[] = [];
+  const byName = (name: string): Site => sites.find((site) => site.name === name) as Site;
+
+  for (const [from, to] of plan.edges.flatMap(([one, other]) => [[one, other], [other, one]] as const)) {
+    const link = await openLink(from, to, () => byName(to).gateway()?.port ?? null);
+    closers.push(link.close);
+    links.push(link);
+  }
+  await mkdir(join(folder, 'data'), { recursive: true });
+  for (const [index, name] of plan.names.entries()) {
+    onProgress(`making the database of ${name}`);
+    const postgres = await createPostgres(join(folder, 'data'), name, await freePort());
+    closers.push(postgres.stop);
+    await postgres.start();
+    const peers = links.filter(({ from }) => from === name).map(({ to, url }) => `${to}=${url}`);
+    const site = createSite(name, postgres, folder, {
+      root,
+      env: { REPLICA: name, SLOT: String(index + 1), DATABASE_URL: postgres.url, PEERS: peers.join(','), SYNC_MODE: plan.mode, CONFLICT_POLICY: plan.policy },
+      onCrash: (gateway, last) => found.push({ rule: 'process', message: `gateway ${gateway} ended by itself: ${last}` }),
+      onError(gateway, line) {
+        const { msg, err } = JSON.parse(line) as { msg: string; err?: { message: string } };
+        const text = `${msg}${err ? `: ${err.message.split('\n').at(-1)}` : ''}`;
+        errors.set(text, (errors.get(text) ?? 0) + 1);
+        history.note({ errorOf: gateway, text });
+      },
+    });
+    closers.push(site.shut);
+    sites.push(site);
+  }
+  onProgress('starting the gateways');
+  await Promise.all(sites.map((site) => site.addGateway()));
+  // A second one of a replica comes when the first has made its tables.
+  await until(() => sites.every((site) => site.gateway() !== null), signal);
+  for (const site of sites) await site.session((client) => client.query(NOTES_SQL));
+  const subscribers = new Map<Gateway, { site: Site; subscriber: Subscriber }>();
+  const listen = async (): Promise<void> => {
+    for (const site of sites) for (const gateway of site.gateways) if (!subscribers.has(gateway)) subscribers.set(gateway, { site, subscriber: startSubscriber(site, gateway) });
+    for (const [gateway, { site, subscriber }] of subscribers) {
+      if (site.gateways.includes(gateway)) continue;
+      subscribers.delete(gateway);
+      await subscriber.stop();
+    }
+  };
+  for (const site of sites) if (plan.doubled.has(site.name)) await site.addGateway();
+  await listen();
+  closers.push(() => Promise.all([...subscribers.values()].map(({ subscriber }) => subscriber.stop())));
+
+  let load = null as Load | null;
+  let resting = true;
+  const notesRead = new Map<Site, number>();
+  const notes = async (site: Site): Promise<void> => {
+    const read = await site.session((client) => readNotes(client, site.name, notesRead.get(site) ?? 0));
+    for (const { id, ...capture } of read) {
+      history.captures.push(capture);
+      history.note({ noted: id, ...capture });
+      notesRead.set(site, id);
+    }
+  };
+
+  /** Puts a replica's database back to its last backup. What nobody else has of it may be gone, and nothing else. */
+  async function restore(site: Site): Promise<void> {
+    await load?.pause(site);
+    await site.shut();
+    await listen();
+    await notes(site);
+    history.formerLogs.push(...(await site.session(readLog)));
+    const elsewhere = new Set<string>();
+    for (const other of sites.filter((each) => each !== site)) {
+      const states = await other.session(readStates).catch(() => []);
+      for (const { sides } of states) for (const values of sides) if (values) for (const token of tokensOf(values)) elsewhere.add(token);
+    }
+    await site.postgres.kill();
+    await site.postgres.restore();
+    await site.postgres.start();
+    const kept = await site.session((client) => readNotes(client, site.name, 0));
+    const still = new Set(kept.flatMap(({ after }) => (after ? tokensOf(after) : [])));
+    for (const { replica, key, after } of history.captures) {
+      if (replica !== site.name) continue;
+      if (after === null) history.forgivenDeletions.add(key);
+      else for (const token of tokensOf(after)) if (!still.has(token) && !elsewhere.has(token)) history.forgiven.add(token);
+    }
+    notesRead.set(site, kept.at(-1)?.id ?? 0);
+    await site.open();
+    await listen();
+    load?.resume(site);
+  }
+
+  load = startLoad(sites, history, random.fork('load'), WRITER_PAUSE_MS);
+  closers.push(load.stop);
+  const isPaused = (): boolean => resting;
+  const people = plan.policy === 'manual' ? [1, 2].map((n) => startResolver(sites, history, random.fork(`person ${n}`), 900, isPaused)) : [];
+  if (plan.mode === 'manual') people.push(startSyncer(sites, plan.edges, random.fork('syncer'), 250, isPaused));
+  closers.push(() => Promise.all(people.map((person) => person.stop())));
+  const faults = startFaults({
+    sites,
+    links,
+    history,
+    random: random.fork('faults'),
+    restore,
+    async doubled(site, twice) {
+      if (twice) await site.addGateway();
+      else await site.dropGateway();
+      await listen();
+    },
+    onTrouble: (error) => history.note({ trouble: String(error) }),
+  });
+  closers.push(faults.stop);
+  if (options.faults === false) await faults.pause();
+
+  const began = performance.now();
+  const memory = new Map<string, [number, number, number]>();
+  let active = 0;
+  let rounds = 0;
+  let conflicts = 0;
+  let records = 0;
+  let activity = 'load and faults';
+  const telling = setInterval(() => {
+    const minutes = ((performance.now() - began) / 60_000).toFixed(1);
+    const struck = [...history.faults.values()].reduce((sum, count) => sum + count, 0);
+    onProgress(`seed ${seed} · minute ${minutes} · ${load.operations} operations · ${struck} faults · ${conflicts} conflicts · ${rounds} checks · ${activity}`);
+  }, 1_000);
+  closers.push(async () => clearInterval(telling));
+
+  const isOver = (): boolean => active >= seconds * 1000 || found.length > 0 || signal?.aborted === true;
+  while (!isOver()) {
+    resting = false;
+    const length = Math.min(roundSeconds * 1000, seconds * 1000 - active);
+    await sleep(length, undefined, signal && { signal }).catch(() => {});
+    active += length;
+    activity = 'coming to rest';
+    resting = true;
+    if (options.faults !== false) await faults.pause();
+    for (const link of links) link.heal();
+    await load.pause();
+    history.note({ resting: rounds });
+    found.push(...(await settle(sites, plan)));
+    activity = 'checking';
+    for (const site of sites) await notes(site);
+    const states = new Map<string, Awaited<ReturnType<typeof readStates>>>();
+    const logs = new Map<string, Awaited<ReturnType<typeof readLog>>>();
+    for (const site of sites) {
+      states.set(site.name, await site.session(readStates));
+      logs.set(site.name, await site.session(readLog));
+    }
+    conflicts = Math.max(...[...logs.values()].map((entries) => entries.length));
+    records = Math.max(...[...states.values()].map((own) => own.length));
+    const last = (replica: string): number => logs.get(replica)?.at(-1)?.id ?? 0;
+    const hearings = (): Subscriber['hearing'][] => [...subscribers.values()].map(({ subscriber }) => subscriber.hearing);
+    // What they hear is on its way; what never comes is told by the check.
+    await until(() => hearings().every(({ replica, from, ids }) => from === Infinity || (ids.at(-1) ?? from) >= last(replica)), signal, 15_000);
+    found.push(...check({ ...history, manual: plan.policy === 'manual', states, logs, hearings: hearings() }));
+    for (const { name, memory: used } of sites.flatMap(({ gateways }) => gateways)) {
+      const now = Math.round(used() ?? 0);
+      const [first = now, , most = now] = memory.get(name) ?? [];
+      memory.set(name, [first, now, Math.max(most, now)]);
+      if (now > MEMORY_LIMIT) found.push({ rule: 'process', message: `gateway ${name} takes ${now} MB` });
+    }
+    rounds++;
+    for (const violation of found) history.note({ violation });
+    if (found.length > 0) break;
+    load.resume();
+    if (options.faults !== false) faults.resume();
+    activity = 'load and faults';
+  }
+  const counted = (wanted: string): number => history.operations.filter(({ outcome }) => outcome === wanted).length;
+  const { doubled: _, ...shown } = plan;
+  return {
+    seed,
+    plan: shown,
+    plant,
+    seconds: Math.round((performance.now() - began) / 1000),
+    rounds,
+    operations: { all: load.operations, ok: counted('ok'), failed: counted('failed'), unknown: counted('unknown'), committed: history.captures.length },
+    faults: Object.fromEntries([...history.faults].toSorted()),
+    conflicts,
+    records,
+    memory: Object.fromEntries(memory),
+    errors: Object.fromEntries(errors),
+    violations: found,
+    folder,
+  };
+}
+
+/** Waits until something holds, or patience or the run ends. */
+async function until(holds: () => boolean, signal?: AbortSignal, patienceMs = 120_000): Promise<void> {
+  const end = performance.now() + patienceMs;
+  const isOver = (): boolean => holds() || performance.now() > end || signal?.aborted === true;
+  while (!isOver()) await sleep(50);
+}

@@ -1,0 +1,41 @@
+/**
+ * What is written, so that a row tells what its writer had seen.
+ *
+ * Each write puts a token of its own into the row: appended to the list in `nom`, or as `telephone`. A list keeps its last tokens; what came before them is known from the writes that
+ * dropped them.
+ */
+
+/** The fields that carry tokens. */
+export interface Values {
+  readonly nom: string;
+  readonly telephone: string | null;
+}
+
+/** Tokens of a list that are kept, so that it fits the field. */
+const KEPT = 8;
+
+export function appended(nom: string, token: string): string {
+  return [...nom.split(' ').slice(-(KEPT - 1)), token].join(' ');
+}
+
+/** The same, as PostgreSQL does it: an expression over the column `nom`; `token` is an expression too. */
+export function appendedSql(token: string): string {
+  const list = `string_to_array(nom, ' ')`;
+  return `array_to_string((${list})[greatest(1, cardinality(${list}) - ${KEPT - 2}):], ' ') || ' ' || ${token}`;
+}
+
+/** Every token in a value. */
+export function tokensOf(values: Values): string[] {
+  return [...values.nom.split(' ').filter((token) => token !== ''), ...(values.telephone === null ? [] : [values.telephone])];
+}
+
+/** The last writes of each field: what a writer has seen who saw the value. */
+export function lastTokens({ nom, telephone }: Values): string[] {
+  const last = nom.split(' ').at(-1) ?? '';
+  return [...(last === '' ? [] : [last]), ...(telephone === null ? [] : [telephone])];
+}
+
+export function sameValues(a: Values | null, b: Values | null): boolean {
+  if (a === null || b === null) return a === b;
+  return a.nom === b.nom && a.telephone === b.telephone;
+}
