@@ -1,0 +1,129 @@
+/** The checker can fail: a sound history passes, and each way of breaking it is told. */
+import { describe, expect, it } from 'vitest';
+
+import { check, type Evidence, type LogEntry, type Operation, type RecordState } from './checker.ts';
+import type { Values } from './values.ts';
+
+const values = (nom: string, telephone: string | null = null): Values => ({ nom, telephone });
+const write = (replica: string, token: string, over: Partial<Operation> = {}): Operation => ({ id: 0, replica, via: 'sql', kind: 'update', key: '1', token, outcome: 'ok', ...over });
+const state = (sides: readonly (Values | null)[], over: Partial<RecordState> = {}): RecordState => ({ key: '1', version: `v${sides.length}`, sides, row: sides[0] ?? null, waiting: false, ...over });
+const entry = (sides: readonly (Values | null)[], over: Partial<LogEntry> = {}): LogEntry => ({ id: 1, key: '1', kind: 'UPDATE_UPDATE', pending: true, sides, resolved: null, ...over });
+
+/** On a `t0`, then `t1` on a and `t2` on b, neither knowing of the other. */
+const sides = [values('t0 t1'), values('t0 t2')];
+const sound: Evidence = {
+  manual: true,
+  operations: [write('a', 't0', { kind: 'create' }), write('a', 't1'), write('b', 't2')],
+  captures: [
+    { replica: 'a', key: '1', before: null, after: values('t0') },
+    { replica: 'a', key: '1', before: values('t0'), after: values('t0 t1') },
+    { replica: 'b', key: '1', before: values('t0'), after: values('t0 t2') },
+  ],
+  states: new Map([
+    ['a', [state(sides)]],
+    ['b', [state(sides, { row: sides[1] as Values })]],
+  ]),
+  logs: new Map([
+    ['a', [entry(sides)]],
+    ['b', [entry(sides)]],
+  ]),
+  formerLogs: [],
+  hearings: [{ replica: 'a', who: 'somebody', from: 0, ids: [1] }],
+  forgiven: new Set(),
+  forgivenDeletions: new Set(),
+};
+const everywhere = (of: RecordState): Evidence['states'] => new Map([['a', [of]], ['b', [of]]]);
+const nothingLogged: Evidence['logs'] = new Map([['a', []], ['b', []]]);
+/** All is settled: one side, nothing in the logs. */
+const settled = (over: Partial<Evidence>, side: Values | null): Evidence => ({ ...sound, logs: nothingLogged, hearings: [], states: everywhere(state([side])), ...over });
+const rules = (evidence: Evidence): string[] => check(evidence).map(({ rule }) => rule);
+
+it('passes a sound history', () => {
+  expect(check(sound)).toEqual([]);
+});
+
+describe('loss', () => {
+  const lonely = settled({}, values('t0 t1'));
+
+  it('is a write that is nowhere', () => {
+    expect(check(lonely)).toMatchObject([{ rule: 'loss', key: '1', message: expect.stringContaining('t2') as string }]);
+  });
+
+  it('is also one that its client never heard of, once it was committed', () => {
+    expect(rules({ ...lonely, operations: lonely.operations.map((each) => ({ ...each, outcome: 'unknown' as const })) })).toEqual(['loss']);
+  });
+
+  it('is none where a later write had seen it, however long ago', () => {
+    const later = [...Array(12).keys()].map((n) => `s${n}`);
+    const nom = (upTo: number): string => ['t0', 't1', 't2', ...later.slice(0, upTo)].slice(-2).join(' ');
+    const captures = [...sound.captures, { replica: 'b', key: '1', before: values('t0 t2'), after: values('t1 t2') }, ...later.map((_, n) => ({ replica: 'a', key: '1', before: values(nom(n)), after: values(nom(n + 1)) }))];
+    const operations = [...sound.operations, ...later.map((token) => write('a', token))];
+    expect(check(settled({ captures, operations }, values(nom(12))))).toEqual([]);
+  });
+
+  it('is none where the log has it, or a restore took it with it', () => {
+    const resolved = entry(sides, { pending: false, resolved: values('t0 t1') });
+    expect(check({ ...lonely, logs: new Map([['a', [resolved]], ['b', []]]) })).toEqual([]);
+    expect(check({ ...lonely, formerLogs: [resolved] })).toEqual([]);
+    expect(check({ ...lonely, forgiven: new Set(['t2']) })).toEqual([]);
+  });
+
+  it('is none where a deletion had seen it', () => {
+    const captures = [...sound.captures.slice(0, 2), { replica: 'a', key: '1', before: values('t0 t1'), after: null }];
+    expect(check(settled({ captures, operations: sound.operations.slice(0, 2) }, null))).toEqual([]);
+    expect(rules(settled({ captures, operations: sound.operations }, null))).toEqual(['loss']);
+  });
+});
+
+describe('resurrection', () => {
+  const captures = [sound.captures[0]!, { replica: 'a', key: '1', before: values('t0'), after: null }];
+  const operations = sound.operations.slice(0, 1);
+
+  it('is a deleted record that lives', () => {
+    expect(rules(settled({ captures, operations }, values('t0')))).toEqual(['resurrection']);
+  });
+
+  it('is none where the deletion is a side, was decided on, or is gone for good', () => {
+    const against = [null, values('t0')];
+    expect(check({ ...settled({ captures, operations, states: everywhere(state(against)), logs: new Map([['a', [entry(against)]], ['b', [entry(against)]]]) }, null) })).toEqual([]);
+    expect(check(settled({ captures, operations, logs: new Map([['a', [entry(against, { pending: false })]], ['b', []]]) }, values('t0')))).toEqual([]);
+    expect(check(settled({ captures, operations, states: new Map([['a', []], ['b', []]]) }, null))).toEqual([]);
+  });
+});
+
+describe('convergence', () => {
+  it('is missed where states differ', () => {
+    expect(rules({ ...sound, states: new Map([['a', [state(sides)]], ['b', [state(sides, { version: 'other' })]]]) })).toEqual(['convergence']);
+    expect(rules({ ...sound, states: new Map([['a', [state(sides)]], ['b', []]]), logs: new Map([['a', [entry(sides)]], ['b', []]]) })).toEqual(['convergence']);
+  });
+
+  it('is missed where equal states are shown differently, but for sides kept to by hand', () => {
+    const shown = new Map([['a', [state(sides)]], ['b', [state(sides, { row: sides[1] as Values })]]]);
+    expect(rules({ ...sound, manual: false, states: shown, logs: nothingLogged, hearings: [] })).toEqual(['convergence']);
+  });
+});
+
+it('tells a false conflict: a side that the other side had seen', () => {
+  const older = [values('t0'), values('t0 t1')];
+  expect(rules({ ...sound, captures: sound.captures.slice(0, 2), operations: sound.operations.slice(0, 2), states: everywhere(state(older)) })).toEqual(['false conflict']);
+});
+
+it('tells what nobody wrote, and what had failed', () => {
+  expect(rules({ ...sound, operations: sound.operations.slice(0, 2) })).toEqual(['invention']);
+  expect(rules({ ...sound, operations: [...sound.operations.slice(0, 2), write('b', 't2', { outcome: 'failed' })] })).toEqual(['invention']);
+});
+
+it('tells a log with an entry missing, or one too many', () => {
+  expect(rules({ ...sound, logs: new Map([['a', []], ['b', [entry(sides)]]]), hearings: [] })).toEqual(['log']);
+  expect(rules({ ...sound, logs: new Map([['a', [entry(sides), entry(sides, { id: 2 })]], ['b', [entry(sides)]]]), hearings: [] })).toEqual(['log']);
+  expect(rules(settled({ captures: sound.captures.slice(0, 2), operations: sound.operations.slice(0, 2), logs: new Map([['a', [entry(sides)]], ['b', []]]) }, values('t0 t1')))).toEqual(['log']);
+});
+
+it.each([[[]], [[1, 1]], [[2]]])('tells a subscriber who heard %j of conflict 1', (ids: number[]) => {
+  expect(rules({ ...sound, hearings: [{ replica: 'a', who: 'somebody', from: 0, ids }] })).toEqual(['subscription']);
+});
+
+it('tells a write that overwrote what it did not expect', () => {
+  expect(check({ ...sound, operations: [...sound.operations.slice(0, 2), write('b', 't2', { expected: 't0' })] })).toEqual([]);
+  expect(rules({ ...sound, operations: [...sound.operations.slice(0, 2), write('b', 't2', { expected: 'older' })] })).toEqual(['expected version']);
+});
