@@ -96,6 +96,9 @@ export function literal(text: string): string {
 async function inTransaction<T>(pool: pg.Pool, work: (tx: Transaction) => Promise<T>): Promise<T> {
   const client = await pool.connect();
   let broken: Error | undefined;
+  // Between two queries a connection that breaks has no query to fail: without a listener it would end the process. The next query, or COMMIT, fails instead.
+  const onBreak = (error: Error): void => void (broken = error);
+  client.on('error', onBreak);
   try {
     await client.query(BEGIN);
     const result = await work({ query: (sql, values) => run(client, sql, values) });
@@ -109,6 +112,7 @@ async function inTransaction<T>(pool: pg.Pool, work: (tx: Transaction) => Promis
     }
     throw error;
   } finally {
+    client.off('error', onBreak);
     client.release(broken);
   }
 }

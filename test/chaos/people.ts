@@ -77,7 +77,9 @@ export function startSubscriber(site: Site, gateway: Gateway): Subscriber {
     closing.signal.addEventListener('abort', end);
     try {
       for await (const { data } of stream) {
-        const id = Number(data?.conflictDetected.id);
+        // An error, of a database that is not there: listened again.
+        if (!data) break;
+        const id = Number(data.conflictDetected.id);
         // Listening from an empty log on: the first is where it begins.
         from ??= id - 1;
         ids.push(id);
