@@ -5,7 +5,8 @@ import { merge, type State } from '../../src/replication/merge.ts';
 import type { Policy } from '../../src/replication/policy.ts';
 import type { Version } from '../../src/replication/version.ts';
 import { KEY, type World } from '../support/world.ts';
-import { play, POLICIES, steps, worldOf } from './steps.ts';
+import { POLICIES } from './player.ts';
+import { play, steps, worldOf } from './steps.ts';
 
 export interface Pool {
   readonly world: World;

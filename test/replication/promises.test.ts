@@ -5,7 +5,8 @@ import { describe, expect, it } from 'vitest';
 import type { Policy } from '../../src/replication/policy.ts';
 import { holds } from '../support/oracle.ts';
 import type { World } from '../support/world.ts';
-import { divergence, heldAnywhere, keysOf, misjudged, play, POLICIES, RUNS, settle, steps, syncAll, worldOf, type Step, type Topology } from './steps.ts';
+import { POLICIES, type Step } from './player.ts';
+import { divergence, heldAnywhere, keysOf, misjudged, play, RUNS, settle, steps, syncAll, worldOf, type Topology } from './steps.ts';
 
 const topology = fc.constantFrom<Topology>('mesh', 'ring', 'chain', 'star');
 const policy = fc.constantFrom(...POLICIES);

@@ -1,28 +1,17 @@
-/** Random histories: single steps as plain data, how a world takes them, and what must hold once all has come to rest. */
+/** Random histories, and what must hold once all has come to rest. */
 import fc from 'fast-check';
 
 import { sameState } from '../../src/replication/merge.ts';
 import type { Policy } from '../../src/replication/policy.ts';
-import { compare, sameFields, vectorText } from '../../src/replication/version.ts';
+import { compare, sameFields, vectorText, type Version } from '../../src/replication/version.ts';
 import { holds } from '../support/oracle.ts';
-import type { Database } from '../support/model.ts';
-import { createWorld, type Answer, type Batch, type World } from '../support/world.ts';
+import { createWorld, type World } from '../support/world.ts';
+import { createPlayer, type Step } from './player.ts';
 
 const fuzz = Number(process.env['FUZZ'] ?? 0);
 
 /** The same in every run, unless FUZZ says how many to try with another seed: FUZZ=20000 npx vitest run test/replication --testTimeout 0. */
 export const RUNS: { readonly numRuns: number; readonly seed?: number } = fuzz > 0 ? { numRuns: fuzz } : { numRuns: 150, seed: 20240607 };
-
-export type Step =
-  | { readonly do: 'write'; readonly on: number; readonly key: number; readonly field: number; readonly value: number }
-  | { readonly do: 'delete' | 'block'; readonly on: number; readonly key: number }
-  | { readonly do: 'decide'; readonly on: number; readonly key: number; readonly how: number }
-  | { readonly do: 'sync'; readonly on: number; readonly to: number; readonly limit: number; readonly fates: readonly number[] }
-  | { readonly do: 'prepare'; readonly on: number; readonly to: number; readonly limit: number }
-  | { readonly do: 'deliver' | 'answer'; readonly which: number; readonly again: boolean }
-  | { readonly do: 'backup' | 'restore' | 'restart' | 'unblock'; readonly on: number }
-  | { readonly do: 'skew'; readonly on: number; readonly by: number }
-  | { readonly do: 'policy'; readonly on: number; readonly to: number };
 
 export interface Kinds {
   /** Crashes, restarts and restores. */
@@ -37,13 +26,10 @@ export interface Kinds {
   readonly keys?: number;
 }
 
-export const POLICIES: readonly Policy[] = ['manual', 'latest', 'field-wise'];
-const KEYS = ['r', 's', 't'];
-
 const on = fc.nat(4);
 const limit = fc.constantFrom(1, 2, 100);
 
-export function steps({ crashes = false, waiting = false, policies = false, narrow = false, keys = KEYS.length }: Kinds, maxLength: number): fc.Arbitrary<Step[]> {
+export function steps({ crashes = false, waiting = false, policies = false, narrow = false, keys = 3 }: Kinds, maxLength: number): fc.Arbitrary<Step[]> {
   const anyKey = fc.nat(keys - 1);
   const write = fc.record({ do: fc.constant('write' as const), on, key: anyKey, field: fc.nat(1), value: fc.nat(3) });
   const fates = fc.array(fc.nat(5), { maxLength: 3 });
@@ -73,89 +59,36 @@ export function worldOf(policies: readonly Policy[]): World {
 
 /** Takes steps one after another; `after` is called after each. */
 export function play(world: World, history: readonly Step[], after?: () => void): void {
-  const backups = new Map<string, Database>();
-  const batches: Batch[] = [];
-  const answers: Answer[] = [];
-  const name = (n: number): string => (world.replicas[n % world.replicas.length] as { name: string }).name;
+  const player = createPlayer(world);
   for (const step of history) {
-    switch (step.do) {
-      case 'write':
-        world.write(name(step.on), { [`f${step.field + 1}`]: `v${step.value}` }, KEYS[step.key]);
-        break;
-      case 'delete':
-        world.write(name(step.on), null, KEYS[step.key]);
-        break;
-      case 'decide': {
-        const { how } = step;
-        const decision = how === 0 ? 'latest' : how === 1 ? 'field-wise' : how === 2 ? { values: { f1: 'chosen' } } : { side: how - 3 };
-        world.decide(name(step.on), decision, KEYS[step.key]);
-        break;
-      }
-      case 'sync':
-        if (name(step.on) === name(step.to)) break;
-        world.sync(name(step.on), name(step.to), {
-          limit: step.limit,
-          fates: step.fates.map((n) => (n === 0 ? 'batch lost' : n === 1 ? 'answer lost' : 'arrives')),
-        });
-        break;
-      case 'prepare':
-        if (name(step.on) !== name(step.to)) batches.push(...world.prepare(name(step.on), name(step.to), step.limit));
-        break;
-      case 'deliver': {
-        const [batch] = batches.length > 0 ? batches.slice(step.which % batches.length) : [];
-        const answer = batch && world.deliver(batch);
-        if (batch && !step.again) batches.splice(batches.indexOf(batch), 1);
-        if (answer) answers.push(answer);
-        break;
-      }
-      case 'answer': {
-        const [answer] = answers.length > 0 ? answers.slice(step.which % answers.length) : [];
-        if (answer) world.take(answer);
-        if (answer && !step.again) answers.splice(answers.indexOf(answer), 1);
-        break;
-      }
-      case 'block':
-        world.block(name(step.on), KEYS[step.key]);
-        break;
-      case 'unblock':
-        world.unblock(name(step.on));
-        break;
-      case 'backup':
-        backups.set(name(step.on), world.backup(name(step.on)));
-        break;
-      case 'restore': {
-        const backup = backups.get(name(step.on));
-        if (backup) world.restore(name(step.on), backup);
-        break;
-      }
-      case 'restart':
-        world.restart(name(step.on));
-        break;
-      case 'skew':
-        world.replica(name(step.on)).skew = step.by;
-        break;
-      case 'policy':
-        world.setPolicy(name(step.on), POLICIES[step.to] as Policy);
-        break;
-    }
+    player.take(step);
     after?.();
   }
 }
 
 /** Links by name, in both directions. */
-export type Topology = 'mesh' | 'ring' | 'chain' | 'star';
+export type Topology = 'mesh' | 'ring' | 'chain' | 'star' | 'random';
 
 export function links(world: World, topology: Topology): [string, string][] {
   const names = world.replicas.map(({ name }) => name);
-  const pairs = names.flatMap((from, i) =>
-    names.flatMap((to, j): [string, string][] => {
-      if (i === j) return [];
-      const apart = Math.abs(i - j);
-      const linked = { mesh: true, chain: apart === 1, ring: apart === 1 || apart === names.length - 1, star: i === 0 || j === 0 };
-      return linked[topology] ? [[from, to]] : [];
-    }),
-  );
-  return pairs;
+  return names.flatMap((from, i) => names.flatMap((to, j): [string, string][] => (i !== j && linked(topology, i, j, names.length) ? [[from, to]] : [])));
+}
+
+/** Whether the replica at one place is linked to that at another. */
+export function linked(topology: Topology, i: number, j: number, count: number): boolean {
+  const apart = Math.abs(i - j);
+  switch (topology) {
+    case 'mesh':
+      return true;
+    case 'chain':
+      return apart === 1;
+    case 'ring':
+      return apart === 1 || apart === count - 1;
+    case 'star':
+      return i === 0 || j === 0;
+    case 'random':
+      return byChance(i, j);
+  }
 }
 
 /** Syncs until nothing is sent any more. @throws Error where that takes more rounds than the longest way has links, and some. */
@@ -185,15 +118,21 @@ export function misjudged(world: World): string | null {
   for (const made of world.oracle.pool.values()) {
     for (const a of made) {
       for (const b of made) {
-        const [left, right] = [world.oracle.past(a), world.oracle.past(b)];
-        const [more, less] = [holds(left, right), holds(right, left)];
-        const truth = more ? (less ? 'equal' : 'after') : less ? 'before' : 'concurrent';
-        const told = compare(a.vector, b.vector);
-        if (told !== truth) return `${vectorText(a.vector)} is told ${told} ${vectorText(b.vector)}, truly ${truth}`;
+        const fault = orderFault(world, a, b);
+        if (fault !== null) return fault;
       }
     }
   }
   return null;
+}
+
+/** Where the vectors of two versions tell another order than the oracle; null where they do not. */
+export function orderFault({ oracle }: World, a: Version, b: Version): string | null {
+  const [left, right] = [oracle.past(a), oracle.past(b)];
+  const [more, less] = [holds(left, right), holds(right, left)];
+  const truth = more ? (less ? 'equal' : 'after') : less ? 'before' : 'concurrent';
+  const told = compare(a.vector, b.vector);
+  return told === truth ? null : `${vectorText(a.vector)} is told ${told} ${vectorText(b.vector)}, truly ${truth}`;
 }
 
 /** Where two replicas hold unequal states, or show unequal things although they may not; null where nowhere. */
@@ -209,4 +148,11 @@ export function divergence(world: World): string | null {
     }
   }
   return null;
+}
+
+/** A random graph that holds together and stays as it is when replicas are added: each is linked to an earlier one, and now and then to others. */
+function byChance(i: number, j: number): boolean {
+  const [less, more] = i < j ? [i, j] : [j, i];
+  const chance = (n: number): number => Math.imul(n + 1, 0x9e3779b1) >>> 8;
+  return chance(more) % more === less || chance(more * 64 + less) % 6 === 0;
 }

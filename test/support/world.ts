@@ -37,6 +37,7 @@ export interface WorldOptions {
 
 export interface World {
   readonly oracle: Oracle;
+  readonly fields: readonly string[];
   readonly replicas: readonly Replica[];
   readonly replica: (name: string) => Replica;
   /** A replica that joins later, empty. */
@@ -157,6 +158,7 @@ export function createWorld(setup: Readonly<Record<string, Policy>>, options: Wo
 
   return {
     oracle,
+    fields: names,
     replicas,
     replica: find,
     add,

@@ -1,0 +1,320 @@
+/**
+ * Takes the steps of a history in a world, one after another, with a network between the replicas that keeps what is on its way.
+ *
+ * Steps are plain data and mean something in any world: numbers are taken modulo what there is. So a history with some steps left out is a history.
+ */
+import { toWire } from '../../src/replication/protocol.ts';
+import type { Policy } from '../../src/replication/policy.ts';
+import type { Database } from '../support/model.ts';
+import { createSessions, type SessionFaults } from '../support/sessions.ts';
+import type { Answer, Batch, World } from '../support/world.ts';
+
+export type Step =
+  | { readonly do: 'write' | 'open'; readonly on: number; readonly key: number; readonly field: number; readonly value: number; readonly all?: boolean }
+  | { readonly do: 'delete' | 'block'; readonly on: number; readonly key: number }
+  | { readonly do: 'decide'; readonly on: number; readonly key: number; readonly how: number }
+  | { readonly do: 'sync'; readonly on: number; readonly to: number; readonly limit: number; readonly fates: readonly number[] }
+  | { readonly do: 'prepare'; readonly on: number; readonly to: number; readonly limit: number }
+  | { readonly do: 'deliver' | 'answer'; readonly which: number; readonly again: boolean }
+  | { readonly do: 'tear'; readonly which: number; readonly at: number }
+  | { readonly do: 'backup' | 'restore' | 'restart' | 'crash' | 'commit' | 'unblock'; readonly on: number }
+  | { readonly do: 'skew'; readonly on: number; readonly by: number }
+  | { readonly do: 'policy'; readonly on: number; readonly to: number }
+  | { readonly do: 'cut' | 'heal'; readonly on: number; readonly to: number }
+  | { readonly do: 'join'; readonly policy: number }
+  /** Everything heals and is drained, and the promises are checked. */
+  | { readonly do: 'rest' };
+
+export interface PlayerOptions {
+  readonly sessions?: SessionFaults;
+  /** Told what a step did, in words; not called for one that did nothing. */
+  readonly tell?: (text: string) => void;
+  /** Called by `rest` once nothing hinders the replicas any more. */
+  readonly rest?: () => void;
+}
+
+export interface Player {
+  readonly take: (step: Step) => void;
+  /** What arrived once and whose receiver and sender have not gone back in time since: when it comes again, nothing may change. */
+  readonly arrived: () => readonly (Batch | Answer)[];
+  /** How often what happened, by kind. */
+  readonly counts: ReadonlyMap<string, number>;
+}
+
+export const POLICIES: readonly Policy[] = ['manual', 'latest', 'field-wise'];
+export const KEYS = ['r', 's', 't', 'u', 'v'] as const;
+
+/** What is kept of the network's past. */
+const REMEMBERED = 12;
+/** What may be on its way at once; the oldest is lost beyond that. */
+const IN_FLIGHT = 24;
+
+export function createPlayer(world: World, { sessions: faults, tell, rest }: PlayerOptions = {}): Player {
+  const sessions = createSessions(world, faults);
+  const backups = new Map<string, Database>();
+  const batches: Batch[] = [];
+  const answers: Answer[] = [];
+  let arrived: (Batch | Answer)[] = [];
+  const cuts = new Set<string>();
+  const counts = new Map<string, number>();
+  const count = (kind: string): void => void counts.set(kind, (counts.get(kind) ?? 0) + 1);
+  const name = (n: number): string => (world.replicas[n % world.replicas.length] as { name: string }).name;
+  const keyOf = (n: number): string => KEYS[n % KEYS.length] as string;
+  const isCut = (a: string, b: string): boolean => cuts.has(a < b ? `${a}-${b}` : `${b}-${a}`);
+  const at = <T>(list: readonly T[], n: number): T | undefined => (list.length > 0 ? list[n % list.length] : undefined);
+
+  function deliver(batch: Batch): Answer | null {
+    const [sender, receiver] = ends(batch);
+    if (isCut(sender, receiver)) return null;
+    sessions.commit(receiver, batch.records.map(([key]) => key));
+    const answer = world.deliver(batch);
+    if (answer) remember(batch);
+    return answer;
+  }
+
+  function takeAnswer(answer: Answer): boolean {
+    const [sender, receiver] = ends(answer.batch);
+    if (isCut(sender, receiver)) return false;
+    sessions.commit(sender, answer.records.map(([key]) => key));
+    world.take(answer);
+    remember(answer);
+    return true;
+  }
+
+  function remember(message: Batch | Answer): void {
+    arrived.push(message);
+    if (arrived.length > REMEMBERED) arrived.shift();
+  }
+
+  /** What is said to a gateway is lost with it; what it said before is on its way. */
+  function dropSessions(who: string): void {
+    for (let i = answers.length - 1; i >= 0; i--) {
+      if (ends((answers[i] as Answer).batch)[0] === who) answers.splice(i, 1);
+    }
+  }
+
+  function patchOf(step: { readonly field: number; readonly value: number; readonly all?: boolean }): Record<string, string> {
+    const value = `v${step.value}`;
+    const names = step.all ? world.fields : [world.fields[step.field % world.fields.length] as string];
+    return Object.fromEntries(names.map((field) => [field, value]));
+  }
+
+  function sync(from: string, to: string, limit: number, fates: readonly number[]): void {
+    if (from === to || isCut(from, to)) return;
+    count('syncs');
+    const told: string[] = [];
+    const prepared = world.prepare(from, to, limit);
+    for (const [i, batch] of prepared.entries()) {
+      const which = prepared.length > 1 ? `batch ${i + 1} ` : '';
+      const fate = FATES[fates[i] ?? -1] ?? 'arrives';
+      if (fate !== 'arrives') {
+        count(fate);
+        told.push(`${which}${fate}`);
+      }
+      if (fate === 'lost') continue;
+      if (fate === 'torn') {
+        tear(batch, i);
+        continue;
+      }
+      const answer = deliver(batch);
+      if (fate === 'doubled') deliver(batch);
+      if (answer === null || fate === 'ack lost') continue;
+      if (fate === 'ack late') keep(answers, answer);
+      else takeAnswer(answer);
+    }
+    tell?.(`${from}→${to}${told.length > 0 ? `, ${told.join(', ')}` : ''}`);
+  }
+
+  function take(step: Step): void {
+    switch (step.do) {
+      case 'write':
+      case 'open': {
+        const [who, key, patch] = [name(step.on), keyOf(step.key), patchOf(step)];
+        const text = tell && `${Object.entries(patch).map(([field, value]) => `${who}.${field}=${value}`).join(' ')}${onRecord(key)}`;
+        if (step.do === 'open') {
+          if (!sessions.open(who, patch, key)) break;
+          count('transactions');
+          tell?.(`${text}, not committed yet`);
+          break;
+        }
+        sessions.commit(who, [key]);
+        if (!world.write(who, patch, key)) break;
+        count('writes');
+        tell?.(`${text}`);
+        break;
+      }
+      case 'commit':
+        sessions.commit(name(step.on));
+        tell?.(`${name(step.on)} commits`);
+        break;
+      case 'delete':
+        sessions.commit(name(step.on), [keyOf(step.key)]);
+        if (!world.write(name(step.on), null, keyOf(step.key))) break;
+        count('deletions');
+        tell?.(`${name(step.on)}.delete${onRecord(keyOf(step.key))}`);
+        break;
+      case 'decide': {
+        const [who, key, { how }] = [name(step.on), keyOf(step.key), step];
+        sessions.commit(who, [key]);
+        const values = { [world.fields[0] as string]: 'chosen' };
+        const decision = how === 0 ? 'latest' : how === 1 ? 'field-wise' : how === 2 ? { values } : { side: how - 3 };
+        if (!world.decide(who, decision, key)) break;
+        count('decisions');
+        const text = typeof decision === 'string' ? decision : 'values' in decision ? 'f1=chosen' : `side ${decision.side + 1}`;
+        tell?.(`${who} resolves ${text}${onRecord(key)}`);
+        break;
+      }
+      case 'sync':
+        sync(name(step.on), name(step.to), step.limit, step.fates);
+        break;
+      case 'prepare': {
+        const [from, to] = [name(step.on), name(step.to)];
+        if (from === to || isCut(from, to)) break;
+        const prepared = world.prepare(from, to, step.limit);
+        for (const batch of prepared) keep(batches, batch);
+        if (prepared.length > 0) count('batches on their way');
+        tell?.(`${from}⇢${to} (${prepared.length} on the way)`);
+        break;
+      }
+      case 'deliver': {
+        const batch = at(batches, step.which);
+        if (batch === undefined) break;
+        if (!step.again) batches.splice(batches.indexOf(batch), 1);
+        const answer = deliver(batch);
+        if (answer) keep(answers, answer);
+        count(answer ? 'late batches' : 'late batches refused');
+        tell?.(`${ends(batch).join('⇢')} arrives${batch.records.length > 0 ? ` (${batch.records.map(([key]) => key).join(', ')})` : ''}${answer ? '' : ', refused'}`);
+        break;
+      }
+      case 'answer': {
+        const answer = at(answers, step.which);
+        if (answer === undefined) break;
+        if (!step.again) answers.splice(answers.indexOf(answer), 1);
+        if (!takeAnswer(answer)) break;
+        count('late answers');
+        tell?.(`${ends(answer.batch).join('⇢')} is answered`);
+        break;
+      }
+      case 'tear': {
+        const batch = at(batches, step.which);
+        if (batch === undefined) break;
+        tear(batch, step.at);
+        count('torn');
+        tell?.(`${ends(batch).join('⇢')} torn`);
+        break;
+      }
+      case 'block':
+        sessions.commit(name(step.on));
+        world.block(name(step.on), keyOf(step.key));
+        count('records that cannot be shown');
+        tell?.(`${name(step.on)} cannot show ${keyOf(step.key)}`);
+        break;
+      case 'unblock':
+        sessions.commit(name(step.on));
+        world.unblock(name(step.on));
+        tell?.(`${name(step.on)} can show all again`);
+        break;
+      case 'backup':
+        backups.set(name(step.on), world.backup(name(step.on)));
+        tell?.(`${name(step.on)}.backup`);
+        break;
+      case 'restore': {
+        const backup = backups.get(name(step.on));
+        if (backup === undefined) break;
+        crash(name(step.on));
+        arrived = arrived.filter((message) => !ends('batch' in message ? message.batch : message).includes(name(step.on)));
+        world.restore(name(step.on), backup);
+        count('restores');
+        tell?.(`${name(step.on)}.restore`);
+        break;
+      }
+      case 'restart':
+        crash(name(step.on));
+        world.restart(name(step.on));
+        count('restarts');
+        tell?.(`${name(step.on)} and its database restart`);
+        break;
+      case 'crash':
+        crash(name(step.on));
+        count('crashes');
+        tell?.(`${name(step.on)} crashes`);
+        break;
+      case 'skew':
+        world.replica(name(step.on)).skew = step.by;
+        count('skews');
+        tell?.(`${name(step.on)}'s clock: ${step.by}`);
+        break;
+      case 'policy':
+        sessions.commit(name(step.on));
+        world.setPolicy(name(step.on), at(POLICIES, step.to) as Policy);
+        count('changes of policy');
+        tell?.(`${name(step.on)}: ${at(POLICIES, step.to)}`);
+        break;
+      case 'cut':
+      case 'heal': {
+        const [a, b] = [name(step.on), name(step.to)].toSorted() as [string, string];
+        if (a === b || isCut(a, b) === (step.do === 'cut')) break;
+        if (step.do === 'cut') cuts.add(`${a}-${b}`);
+        else cuts.delete(`${a}-${b}`);
+        count(step.do === 'cut' ? 'cuts' : 'healed');
+        tell?.(`${a} and ${b} ${step.do === 'cut' ? 'cannot reach' : 'reach'} each other`);
+        break;
+      }
+      case 'join': {
+        const newcomer = nameAt(world.replicas.length);
+        world.add(newcomer, at(POLICIES, step.policy) as Policy);
+        count('joins');
+        tell?.(`${newcomer} joins: ${at(POLICIES, step.policy)}`);
+        break;
+      }
+      case 'rest':
+        cuts.clear();
+        for (const replica of world.replicas) {
+          sessions.commit(replica.name);
+          world.unblock(replica.name);
+        }
+        tell?.('all heals, and comes to rest');
+        rest?.();
+    }
+  }
+
+  function crash(who: string): void {
+    if (sessions.lose(who) > 0) count('transactions lost');
+    dropSessions(who);
+  }
+
+  return { take, arrived: () => arrived, counts };
+}
+
+/** a, b, … z, a1, b1, … */
+export function nameAt(i: number): string {
+  return `${String.fromCharCode(97 + (i % 26))}${i < 26 ? '' : Math.floor(i / 26)}`;
+}
+
+/** What becomes of a batch in a sync; any other number arrives. */
+const FATES = ['lost', 'ack lost', 'doubled', 'ack late', 'torn'] as const;
+
+/** @throws Error where half of a message passes for a message. */
+function tear(batch: Batch, at: number): void {
+  const { start, end, records } = batch;
+  const text = JSON.stringify({ start, end, records: records.map(([key, state]) => [key, state.map(toWire)]) });
+  try {
+    JSON.parse(text.slice(0, at % text.length));
+  } catch {
+    return;
+  }
+  throw new Error(`a torn batch passes for a whole one: ${text.slice(0, at % text.length)}`);
+}
+
+function keep<T>(list: T[], message: T): void {
+  list.push(message);
+  if (list.length > IN_FLIGHT) list.shift();
+}
+
+function ends({ sender, receiver }: Batch): [string, string] {
+  return [sender.slice(0, sender.indexOf('.')), receiver.slice(0, receiver.indexOf('.'))];
+}
+
+function onRecord(key: string): string {
+  return key === KEYS[0] ? '' : ` (${key})`;
+}
