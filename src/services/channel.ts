@@ -1,0 +1,196 @@
+/**
+ * All that this gateway has to do with one peer: pushes to it, one at a time; what is seen of it, kept in the database for every gateway to tell; comparisons; and, while this gateway leads and changes travel by
+ * themselves, the loop that sends them.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+
+import { PeerRejectedError, PeerUnreachableError, type PeerClient } from '../peers/client.ts';
+import { storeConsistency, storeState } from '../storage/addresses.ts';
+import { BatchError } from '../storage/apply.ts';
+import { readPeer } from '../storage/checkpoints.ts';
+import type { Replica } from '../storage/replica.ts';
+import { compareWith } from './consistency.ts';
+import { ServiceError } from './errors.ts';
+import { IntroductionError, type Introductions } from './introductions.ts';
+import type { Keeper } from './keeper.ts';
+import { createLink, type Pushed } from './links.ts';
+import type { Notices } from './notices.ts';
+import { createPump, type Pump } from './pump.ts';
+import type { PeerState } from './status.ts';
+
+export interface SyncEvents {
+  /** A sync with a peer is over. */
+  readonly finished: (peer: string, outcome: 'success' | 'failure') => void;
+  readonly applied: (peer: string, records: number) => void;
+  readonly failed: (error: unknown, what: string) => void;
+  /** A peer is there now, or no more. */
+  readonly joined: (peer: string) => void;
+  readonly left: (peer: string) => void;
+}
+
+export interface ChannelOptions {
+  readonly replica: Replica;
+  readonly introductions: Introductions;
+  readonly keeper: Keeper;
+  readonly notices: Notices;
+  readonly events: SyncEvents;
+  /** 0 to 1, for the delays before a peer is tried again. */
+  readonly random: () => number;
+}
+
+export interface Channel {
+  readonly client: PeerClient;
+  /** @throws ServiceError PEER_UNREACHABLE, PEER_REJECTED. */
+  push(): Promise<Pushed>;
+  /** Carries what the peer is owed to it, since it has shown that it is there; waits only so long. */
+  settleDebt(): Promise<void>;
+  /** The peer called. @param introduced - It fits this replica, too. */
+  heardOf(introduced: boolean): Promise<void>;
+  /** The peer is there again: a delay after a failure is over. */
+  peerIsThere(): void;
+  /** There may be something to send. */
+  wake(): void;
+  compare(): void;
+  /** Sends changes by itself from now on. @returns what ends that. */
+  pump(): () => Promise<void>;
+  /** Gives up what is under way, and waits for its end. */
+  close(): Promise<void>;
+}
+
+/** Failures in a row, a second or so, after which a peer is said to be away. */
+const OUTAGE_FAILURES = 3;
+/** How long a peer that calls waits for what it is owed; what is more goes on beside its own sync. */
+const DEBT_MS = 4_000;
+/** Between two comparisons with one peer, however many syncs there are. */
+const COMPARE_AGAIN_MS = 1_000;
+
+/** Of a push: the peer waits for an answer meanwhile; it goes on where the last one ended; it was made to see whether the peer is there. */
+interface How {
+  readonly answering?: boolean;
+  readonly warm?: boolean;
+  readonly look?: boolean;
+}
+
+export function createChannel(client: PeerClient, { replica, introductions, keeper, notices, events, random }: ChannelOptions): Channel {
+  const { name } = client;
+  const closing = new AbortController();
+  const { signal } = closing;
+  const link = createLink({ replica, client, introductions, keeper, notices, onApplied: (records) => events.applied(name, records), signal });
+  let busy: Promise<unknown> | null = null;
+  /** The comparison under way, or the pause after it. */
+  let comparing: Promise<void> | null = null;
+  /** A sync has ended since the last comparison began. */
+  let stale = false;
+  let pump: Pump | null = null;
+
+  /** One push at a time: the peer's checkpoint allows no other. */
+  async function push({ answering = false, warm = false, look = false }: How = {}): Promise<Pushed> {
+    while (busy !== null) await busy.catch(() => {});
+    const work = link.push(answering, warm);
+    busy = work;
+    try {
+      const pushed = await work;
+      events.finished(name, 'success');
+      if (!look) compare();
+      return pushed;
+    } catch (error) {
+      events.finished(name, 'failure');
+      const { state, told } = explain(client.name, error);
+      if (state !== null) await see(state);
+      throw told;
+    } finally {
+      busy = null;
+    }
+  }
+
+  /** Notes what was seen of the peer. That this gateway stops says nothing of it. */
+  async function see(state: PeerState, unless: readonly PeerState[] = []): Promise<void> {
+    if (signal.aborted) return;
+    await storeState(replica.db, name, state, unless).catch((error: unknown) => events.failed(error, `noting the state of peer "${name}"`));
+  }
+
+  function compare(): void {
+    stale = true;
+    if (signal.aborted || comparing !== null) return;
+    stale = false;
+    comparing = compareOnce()
+      .then(() => pause(COMPARE_AGAIN_MS, signal))
+      .finally(() => {
+        comparing = null;
+        if (stale) compare();
+      });
+  }
+
+  async function compareOnce(): Promise<void> {
+    try {
+      const ratio = await compareWith(replica, client, signal);
+      if (signal.aborted) return;
+      // A peer that does not fit answers this all the same; only a sync tells that it fits now.
+      await see('CONNECTED', ['REJECTED']);
+      await storeConsistency(replica.db, name, ratio);
+    } catch (error) {
+      if (error instanceof PeerUnreachableError) await see('UNREACHABLE');
+      else if (!(error instanceof PeerRejectedError) && !signal.aborted) events.failed(error, `comparing with peer "${name}"`);
+    }
+  }
+
+  return {
+    client,
+    push,
+    compare,
+
+    async settleDebt() {
+      // While a sync is under way it carries the debt itself, and waiting for it could be waiting for ourselves.
+      if (busy !== null || !(await readPeer(replica.db, name)).owed) return;
+      const carried = push({ answering: true }).then(
+        () => {},
+        (error: unknown) => events.failed(error, `carrying a resolution to peer "${name}"`),
+      );
+      await Promise.race([carried, pause(DEBT_MS, signal)]);
+    },
+
+    async heardOf(introduced) {
+      await see('CONNECTED', introduced ? [] : ['REJECTED']);
+      pump?.peerIsThere();
+    },
+
+    peerIsThere: () => pump?.peerIsThere(),
+    wake: () => pump?.wake(),
+
+    pump() {
+      const started = createPump({
+        push: (look) => push({ warm: !look, look }),
+        random,
+        onError(error, failures) {
+          // Once an outage, and not for a peer that is being started at the same time.
+          if (failures === OUTAGE_FAILURES) events.failed(error, `sending changes to peer "${name}" (tried again until it is back)`);
+        },
+      });
+      pump = started;
+      return () => {
+        if (pump === started) pump = null;
+        return started.close();
+      };
+    },
+
+    async close() {
+      closing.abort();
+      await pump?.close();
+      await Promise.allSettled([busy, comparing]);
+    },
+  };
+}
+
+/** A failed push in the terms of the contract, and what it says of the peer. */
+function explain(peer: string, error: unknown): { readonly state: PeerState | null; readonly told: unknown } {
+  const rejected = (message: string) => ({ state: 'REJECTED' as const, told: new ServiceError('PEER_REJECTED', message) });
+  if (error instanceof PeerUnreachableError) return { state: 'UNREACHABLE', told: new ServiceError('PEER_UNREACHABLE', error.message) };
+  if (error instanceof PeerRejectedError) return rejected(error.message);
+  if (error instanceof IntroductionError) return rejected(`peer "${peer}" does not fit this replica: ${error.message}.`);
+  if (error instanceof BatchError) return rejected(`peer "${peer}" reported what this replica cannot take: ${error.message}. Nothing of it was taken over.`);
+  return { state: null, told: error };
+}
+
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return sleep(ms, undefined, { signal, ref: false }).catch(() => {});
+}

@@ -1,0 +1,71 @@
+/** What answers the peers' messages. */
+import { RefusalError, type PeerHandlers } from '../peers/endpoint.ts';
+import { applyRecords, BatchError } from '../storage/apply.ts';
+import { readPeer } from '../storage/checkpoints.ts';
+import { readDigests, readKeyDigests } from '../storage/digest.ts';
+import { readRoster, type Replica } from '../storage/replica.ts';
+import type { SyncEvents } from './channel.ts';
+import type { Channels } from './channels.ts';
+import { IntroductionError, type Introductions } from './introductions.ts';
+import type { Notices } from './notices.ts';
+
+export interface HandlersOptions {
+  readonly replica: Replica;
+  readonly channels: Pick<Channels, 'get'>;
+  readonly introductions: Introductions;
+  readonly notices: Notices;
+  readonly events: Pick<SyncEvents, 'applied'>;
+}
+
+/** The receiver's differing states that one answer holds, in bytes, about; the others go with its own feed. */
+const REPORTED_BYTES = 16 * 1024 * 1024;
+
+export function createHandlers({ replica, channels, introductions, notices, events }: HandlersOptions): PeerHandlers {
+  async function senderIsKnown(sender: { readonly name: string; readonly id: string }): Promise<void> {
+    const known = (await readRoster(replica.db)).some(({ id, name }) => id === sender.id && name === sender.name);
+    if (!known) throw new RefusalError('REFUSED', `it does not know replica "${sender.name}". Begin with a handshake`);
+  }
+
+  return {
+    async handshake({ answering, ...peer }) {
+      await introductions.accept(null, peer, 0).catch((error: unknown) => {
+        throw error instanceof IntroductionError ? new RefusalError('REFUSED', error.message) : error;
+      });
+      const channel = channels.get(peer.name);
+      if (!answering) await channel?.settleDebt();
+      await channel?.heardOf(true);
+      const { taken } = await readPeer(replica.db, peer.name);
+      return { ...(await introductions.own()), checkpoint: taken };
+    },
+
+    async changes({ sender, receiver, start, end, records }) {
+      await senderIsKnown(sender);
+      try {
+        const { applied, skipped, conflicts, differing } = await applyRecords(replica, sender, records, { receiver, start, end });
+        notices.conflicts(conflicts);
+        events.applied(sender.name, applied);
+        if (applied > 0) notices.changed();
+        return { applied, skipped, detected: conflicts.detected.map(({ model, key }) => [model, key]), records: bounded(differing) };
+      } catch (error) {
+        throw error instanceof BatchError ? new RefusalError(error.code, error.message) : error;
+      }
+    },
+
+    async digest({ sender, buckets }) {
+      await channels.get(sender)?.heardOf(false);
+      const [digests, keys] = await Promise.all([buckets.length === 0 ? readDigests(replica) : [], readKeyDigests(replica, buckets)]);
+      return { digests: digests.map((digest) => [...digest]), keys: keys.map((key) => [...key]) };
+    },
+  };
+}
+
+function bounded<T>(records: readonly T[]): T[] {
+  const fitting: T[] = [];
+  let bytes = 0;
+  for (const record of records) {
+    bytes += JSON.stringify(record).length;
+    if (bytes > REPORTED_BYTES && fitting.length > 0) break;
+    fitting.push(record);
+  }
+  return fitting;
+}
