@@ -33,6 +33,8 @@ export interface ReplicaConfig {
   readonly port: number;
   /** Its own PostgreSQL server; null: an embedded one under `dataDir`. */
   readonly databaseUrl: string | null;
+  /** The same database for what needs a session, around any pooler in transaction mode; null: `databaseUrl` carries sessions. */
+  readonly sessionDatabaseUrl: string | null;
   /** Relative to the working folder, or absolute. */
   readonly dataDir: string;
   readonly peers: readonly PeerConfig[];
@@ -96,7 +98,7 @@ export function readFleetConfig(env: Environment): FleetConfig {
       if (owner !== undefined) reader.complain(`${variable} and ${owner} are the same database, and each replica needs one of its own. Create another database and set ${variable} to it.`);
       owners.set(databaseIdentity(url), variable);
     }
-    return url;
+    return { url, session: readSessionUrl(reader, name, url) };
   });
   refuse(reader.problems);
 
@@ -106,7 +108,8 @@ export function readFleetConfig(env: Environment): FleetConfig {
       name,
       slot: index + 1,
       port: base + index,
-      databaseUrl: databases[index] ?? null,
+      databaseUrl: databases[index]?.url ?? null,
+      sessionDatabaseUrl: databases[index]?.session ?? null,
       peers: all.filter((peer) => peer.name !== name),
     }),
   );
@@ -139,9 +142,10 @@ export function readReplicaConfig(env: Environment): ReplicaConfig {
     reader.complain(`PEERS names "${name}", which is this replica itself. Leave it out.`);
   }
   const url = reader.read('DATABASE_URL', databaseUrl) ?? null;
+  const session = readSessionUrl(reader, null, url);
   refuse(reader.problems);
   // Past that, both are known.
-  return { ...shared, name: name ?? '', slot: slot ?? 0, port: ownPort, databaseUrl: url, peers };
+  return { ...shared, name: name ?? '', slot: slot ?? 0, port: ownPort, databaseUrl: url, sessionDatabaseUrl: session, peers };
 }
 
 /** The variables that make one replica of a fleet the same replica on its own; those that do not apply are empty, over any `.env`. */
@@ -154,6 +158,7 @@ export function replicaEnvironment(config: ReplicaConfig): Record<string, string
     PEERS: config.peers.map((peer) => `${peer.name}=${peer.url}`).join(','),
     HOST: config.host,
     DATABASE_URL: config.databaseUrl ?? '',
+    SESSION_DATABASE_URL: config.sessionDatabaseUrl ?? '',
     DATA_DIR: config.dataDir,
     SYNC_MODE: config.syncMode,
     CONFLICT_POLICY: config.conflictPolicy,
@@ -167,7 +172,7 @@ export function databaseVariable(name: string): string {
   return `DATABASE_URL_${name.toUpperCase()}`;
 }
 
-type Shared = Omit<ReplicaConfig, 'name' | 'slot' | 'port' | 'databaseUrl' | 'peers'>;
+type Shared = Omit<ReplicaConfig, 'name' | 'slot' | 'port' | 'databaseUrl' | 'sessionDatabaseUrl' | 'peers'>;
 
 function readShared(reader: Reader): Shared {
   const shared = {
@@ -183,6 +188,16 @@ function readShared(reader: Reader): Shared {
     reader.complain(`HOST is "${shared.host}", which other machines can reach, and without PEER_SECRET anyone there could write as a peer. Set PEER_SECRET to the same long random text on every replica, or HOST=127.0.0.1.`);
   }
   return shared;
+}
+
+/** @param name - The replica's, with `npm start`. */
+function readSessionUrl(reader: Reader, name: string | null, url: string | null): string | null {
+  const of = name === null ? 'DATABASE_URL' : databaseVariable(name);
+  const session = reader.read(`SESSION_${of}`, databaseUrl) ?? null;
+  if (session !== null && url === null) {
+    reader.complain(`SESSION_${of} is set, and ${of} is not: it is another address of that same database. Set ${of} as well, or neither.`);
+  }
+  return session;
 }
 
 function refuse(problems: readonly string[]): void {

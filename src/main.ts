@@ -16,14 +16,18 @@ import { parse, updateUserInput } from './services/input.ts';
 import { ServiceError } from './services/errors.ts';
 import { createIntroductions } from './services/introductions.ts';
 import { CALM, createKeeper, LIVE } from './services/keeper.ts';
+import { createLeadership } from './services/leadership.ts';
 import { createNotices } from './services/notices.ts';
+import { createPeering } from './services/peering.ts';
 import { createRecords } from './services/records.ts';
 import { createStatus } from './services/status.ts';
 import { createSync } from './services/sync.ts';
 import { createUsers } from './services/users.ts';
+import { forgetSeen, nameAddresses } from './storage/addresses.ts';
 import { applyPolicy } from './storage/apply.ts';
 import { openDatabase, withSession } from './storage/database.ts';
 import { openEmbedded } from './storage/embedded.ts';
+import { openSeat } from './storage/leadership.ts';
 import { migrate } from './storage/migrate.ts';
 import { openReplica } from './storage/replica.ts';
 import type { Logger } from './telemetry/log.ts';
@@ -79,12 +83,14 @@ async function build(config: ReplicaConfig, log: Logger, onProgress: StartOption
     url = embedded.url;
   }
 
+  const sessionUrl = config.sessionDatabaseUrl ?? url;
+
   const onIdleError = (error: Error): void => log.warn({ err: error }, 'a connection to the database broke');
   const db = openDatabase(url, { size: REPLICATION_CONNECTIONS, onError: onIdleError });
   closers.push(db.close);
   const lookups = openDatabase(url, { size: LOOKUP_CONNECTIONS, onError: onIdleError });
   closers.push(lookups.close);
-  const { applied } = await withSession(url, (client) => migrate(client, MIGRATIONS));
+  const { applied } = await withSession(sessionUrl, (client) => migrate(client, MIGRATIONS));
   if (applied.length > 0) onProgress(`migrated: ${applied.join(', ')}`);
 
   const prisma = new PrismaClient({
@@ -107,14 +113,22 @@ async function build(config: ReplicaConfig, log: Logger, onProgress: StartOption
   const keeper = createKeeper(replica, notices, live ? LIVE : CALM, (error) => log.warn({ err: error }, 'folding captured writes failed; it is tried again'));
   closers.push(keeper.close);
 
-  const clients = peers.map((peer) => createPeerClient({ ...peer, secret: peerSecret }));
+  const leadership = await createLeadership({
+    open: () => openSeat(sessionUrl),
+    // Where nobody was there to look at the peers, nothing is known of them.
+    onLeading: async ({ first }) => void (first && (await forgetSeen(db))),
+    onError: (message, error) => log.warn(error === undefined ? {} : { err: error }, message),
+    random: Math.random,
+  });
+  closers.push(leadership.close);
   const introductions = createIntroductions(replica, {
     skew: (peer, seconds) => metrics.clockSkew(peer, seconds),
     warn: (message) => log.warn(message),
   });
   const sync = createSync({
     replica,
-    clients,
+    connect: (address) => createPeerClient({ ...address, secret: peerSecret }),
+    leadership,
     introductions,
     keeper,
     notices,
@@ -122,6 +136,8 @@ async function build(config: ReplicaConfig, log: Logger, onProgress: StartOption
     random: Math.random,
     events: {
       finished: (peer, outcome) => metrics.syncFinished(peer, outcome),
+      joined: (peer) => metrics.peerJoined(peer),
+      left: (peer) => metrics.peerLeft(peer),
       applied: (peer, records) => metrics.recordsApplied(peer, records),
       failed(error, what) {
         // A failure with a code says all there is to say; any other is a fault of ours.
@@ -132,7 +148,7 @@ async function build(config: ReplicaConfig, log: Logger, onProgress: StartOption
   });
   closers.push(sync.close);
 
-  const status = createStatus(replica, () => sync.links);
+  const status = createStatus(replica, () => leadership.leading);
   const records = createRecords({ ...replica, db: lookups }, keeper);
   const conflicts = createConflicts({
     replica,
@@ -146,10 +162,10 @@ async function build(config: ReplicaConfig, log: Logger, onProgress: StartOption
     keeper,
     versionOf: async (key) => (await records.versions('User', [key]))[0] ?? null,
   });
-  const services = { users, records, conflicts, sync, status };
+  const peering = createPeering({ replica, status, channels: sync.channels, secret: peerSecret });
+  const services = { users, records, conflicts, sync, peering, status };
 
   const metrics = createMetrics({
-    peers: peers.map((peer) => peer.name),
     models: [...replica.tables.keys()],
     source: status,
     logger: log,
@@ -158,6 +174,9 @@ async function build(config: ReplicaConfig, log: Logger, onProgress: StartOption
     for (const { model, kind } of detected) metrics.conflictDetected(model, kind);
     for (const { strategy, seconds } of resolved) metrics.conflictResolved(strategy, seconds);
   });
+
+  await nameAddresses(db, peers);
+  await sync.channels.start();
 
   const server = createServer({
     graphql: createGraphQL({ services, prisma, logger: log }),

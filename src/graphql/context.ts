@@ -11,6 +11,8 @@ export interface Context {
   /** For reads only; writes go through the services. */
   readonly prisma: PrismaClient;
   readonly loaders: Loaders;
+  /** The header of the request; null where it has none, and over a WebSocket. */
+  readonly authorization: string | null;
   /** Aborts when the server closes: subscriptions end by themselves. */
   readonly closing: AbortSignal;
 }

@@ -14,7 +14,7 @@ const peerType = builder.objectRef<PeerStatus>('Peer').implement({
     state: t.expose('state', { type: peerState }),
     lastSyncAt: t.expose('lastSyncAt', { type: 'DateTime', nullable: true }),
     pendingChanges: t.exposeInt('pendingChanges', {
-      description: 'Records changed here that the peer has not acknowledged.',
+      description: 'Records changed here that the peer has not acknowledged; 100,000 stands for that many and more.',
     }),
     lagSeconds: t.exposeFloat('lagSeconds', { description: 'Age of the oldest of them, in seconds; 0 when there is none.' }),
     consistency: t.exposeFloat('consistency', {
@@ -43,6 +43,11 @@ const waitingRecordType = builder.objectRef<WaitingRecord>('WaitingRecord').impl
 const replicaType = builder.objectRef<ReplicaStatus>('Replica').implement({
   fields: (t) => ({
     name: t.exposeString('name'),
+    leading: t.boolean({
+      description:
+        'Whether the gateway that was asked leads: of several over one database, one sends changes by itself, compares with the peers and tries again.',
+      resolve: (status) => status.leading(),
+    }),
     peers: t.field({ type: [peerType], resolve: (status) => status.peers() }),
     records: t.int({ resolve: (status) => status.records() }),
     pendingConflicts: t.int({ resolve: (status) => status.pendingConflicts() }),
@@ -57,4 +62,21 @@ const replicaType = builder.objectRef<ReplicaStatus>('Replica').implement({
 
 builder.queryFields((t) => ({
   replica: t.field({ type: replicaType, resolve: (_root, _args, { services }) => services.status }),
+}));
+
+builder.mutationFields((t) => ({
+  addPeer: t.field({
+    type: peerType,
+    description:
+      'Adds a peer while running: every gateway of this replica follows within a second, and restarts keep it. The peer has to add this replica in turn to send its own changes. Where PEER_SECRET is set, the request carries it (Authorization: Bearer …), since it is sent to that address.',
+    args: { name: t.arg.string({ required: true }), url: t.arg.string({ required: true }) },
+    resolve: (_root, { name, url }, { services, authorization }) => services.peering.add(name, url, authorization),
+  }),
+  removePeer: t.field({
+    type: peerType,
+    description:
+      'Removes a peer, and gives it back as it was. One that PEERS still names comes back when a gateway starts. It stays in the roster, and may be added again. Where PEER_SECRET is set, the request carries it.',
+    args: { name: t.arg.string({ required: true }) },
+    resolve: (_root, { name }, { services, authorization }) => services.peering.remove(name, authorization),
+  }),
 }));

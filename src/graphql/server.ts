@@ -60,7 +60,13 @@ export function createGraphQL({ services, prisma, logger }: GraphQLOptions): Gra
   // One listener a subscription, however many there are.
   setMaxListeners(0, closing.signal);
   const present = (error: unknown) => presentError(error, logger);
-  const context = (): Context => ({ services, prisma, loaders: createLoaders(services), closing: closing.signal });
+  const context = ({ request }: { readonly request?: Request }): Context => ({
+    services,
+    prisma,
+    loaders: createLoaders(services),
+    authorization: request?.headers.get('authorization') ?? null,
+    closing: closing.signal,
+  });
 
   const yoga = createYoga<object, Context>({
     schema,

@@ -15,10 +15,12 @@ export type ProblemCode =
 
 const STATUSES: Readonly<Record<ProblemCode, readonly [status: number, title: string]>> = {
   BAD_USER_INPUT: [400, 'Bad Request'],
+  UNAUTHENTICATED: [401, 'Unauthorized'],
   FORBIDDEN: [403, 'Forbidden'],
   NOT_FOUND: [404, 'Not Found'],
   UNKNOWN_PEER: [404, 'Not Found'],
   METHOD_NOT_ALLOWED: [405, 'Method Not Allowed'],
+  PEER_EXISTS: [409, 'Conflict'],
   UNIQUE_VIOLATION: [409, 'Conflict'],
   VERSION_MISMATCH: [409, 'Conflict'],
   ALREADY_RESOLVED: [409, 'Conflict'],

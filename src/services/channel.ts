@@ -76,7 +76,7 @@ export function createChannel(client: PeerClient, { replica, introductions, keep
   const closing = new AbortController();
   const { signal } = closing;
   const link = createLink({ replica, client, introductions, keeper, notices, onApplied: (records) => events.applied(name, records), signal });
-  let busy: Promise<unknown> | null = null;
+  const now: { /** The push under way. */ busy: Promise<unknown> | null } = { busy: null };
   /** The comparison under way, or the pause after it. */
   let comparing: Promise<void> | null = null;
   /** A sync has ended since the last comparison began. */
@@ -85,21 +85,22 @@ export function createChannel(client: PeerClient, { replica, introductions, keep
 
   /** One push at a time: the peer's checkpoint allows no other. */
   async function push({ answering = false, warm = false, look = false }: How = {}): Promise<Pushed> {
-    while (busy !== null) await busy.catch(() => {});
+    while (now.busy !== null) await now.busy.catch(() => {});
     const work = link.push(answering, warm);
-    busy = work;
+    now.busy = work;
     try {
       const pushed = await work;
       events.finished(name, 'success');
       if (!look) compare();
       return pushed;
     } catch (error) {
-      events.finished(name, 'failure');
+      // Of a peer that was removed nothing is counted any more.
+      if (!signal.aborted) events.finished(name, 'failure');
       const { state, told } = explain(client.name, error);
       if (state !== null) await see(state);
       throw told;
     } finally {
-      busy = null;
+      now.busy = null;
     }
   }
 
@@ -141,7 +142,7 @@ export function createChannel(client: PeerClient, { replica, introductions, keep
 
     async settleDebt() {
       // While a sync is under way it carries the debt itself, and waiting for it could be waiting for ourselves.
-      if (busy !== null || !(await readPeer(replica.db, name)).owed) return;
+      if (now.busy !== null || !(await readPeer(replica.db, name)).owed) return;
       const carried = push({ answering: true }).then(
         () => {},
         (error: unknown) => events.failed(error, `carrying a resolution to peer "${name}"`),
@@ -176,7 +177,7 @@ export function createChannel(client: PeerClient, { replica, introductions, keep
     async close() {
       closing.abort();
       await pump?.close();
-      await Promise.allSettled([busy, comparing]);
+      await Promise.allSettled([now.busy, comparing]);
     },
   };
 }

@@ -39,6 +39,16 @@ export const localId = z
   .union([z.string().regex(/^[1-9]\d{0,17}$/), z.number().int().positive()], 'must be a positive integer')
   .transform(String);
 
+/** A peer's name, and where it answers: as in PEERS. */
+export const peerAddress = z.strictObject({
+  name: z.string().regex(/^[A-Za-z0-9_]{1,32}$/, 'must be 1 to 32 letters (a to z), digits and _'),
+  url: z
+    .string()
+    .max(2_048)
+    .transform((url) => url.trim().replace(/\/+$/, ''))
+    .refine(isBaseUrl, 'must be an address such as http://127.0.0.1:8002, without user, query or fragment'),
+});
+
 export const pageSize = z.number().int().min(1).max(1000);
 
 export type CreateUserInput = z.infer<typeof createUserInput>;
@@ -63,4 +73,10 @@ export function parse<T extends z.ZodType>(schema: T, value: unknown, what: stri
   const first = errors[0];
   const where = first?.field ? `${what}.${first.field}` : what;
   throw new ServiceError('BAD_USER_INPUT', `${where}: ${first?.message ?? 'does not fit'}`, errors);
+}
+
+function isBaseUrl(address: string): boolean {
+  if (!/^https?:\/\//i.test(address) || !URL.canParse(address)) return false;
+  const { search, hash, username, password } = new URL(address);
+  return search === '' && hash === '' && username === '' && password === '';
 }

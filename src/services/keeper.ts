@@ -1,11 +1,11 @@
 /**
  * Keeping the log short: folds captured writes in the background, and tries again to show what waits.
  *
- * A write through this process wakes it; writes of others (psql, another gateway), and conflicts that another gateway detected, are found by a look each second, which costs two small reads.
+ * A write through this process wakes it; writes of others (psql, another gateway), and changes and conflicts that another gateway took in, are found by a look each second, which costs three small reads.
  */
 import { retryWaiting } from '../storage/apply.ts';
 import { lastConflict } from '../storage/conflicts.ts';
-import { fold } from '../storage/feed.ts';
+import { feedEnd, fold } from '../storage/feed.ts';
 import type { Replica } from '../storage/replica.ts';
 import type { Notices } from './notices.ts';
 
@@ -41,6 +41,7 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
   let closed = false;
   let retryAt = 0;
   let lastSeen: string | null = null;
+  let lastEnd: number | null = null;
 
   async function run(): Promise<void> {
     const folded = await fold(replica, notices.conflicts);
@@ -69,6 +70,13 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
     return next;
   }
 
+  /** Another gateway may have folded, or taken a peer's changes: whoever sends them is to look as well. */
+  async function lookAtFeed(): Promise<void> {
+    const end = await feedEnd(replica);
+    if (end !== lastEnd) notices.changed();
+    lastEnd = end;
+  }
+
   /** Another process of this replica may have written to the conflict log: whoever follows it here is to look as well. */
   async function lookAtConflicts(): Promise<void> {
     const { id, resolvedSeq } = await lastConflict(replica.db);
@@ -84,6 +92,7 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
     timer = setTimeout(() => {
       timer = null;
       settle()
+        .then(lookAtFeed)
         .then(lookAtConflicts)
         .catch(onError)
         .finally(() => timer ?? schedule(pace.lookMs));

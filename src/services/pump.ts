@@ -15,7 +15,8 @@ export interface Pump {
 }
 
 export interface PumpOptions {
-  readonly push: () => Promise<unknown>;
+  /** @param look - Nobody told of a change: it is to be seen whether the peer is there. */
+  readonly push: (look: boolean) => Promise<unknown>;
   /** Told of each failure, the how manieth in a row it is, and in how many milliseconds it is tried again. */
   readonly onError: (error: unknown, failures: number, retryMs: number) => void;
   /** 0 to 1, for the jitter. */
@@ -24,8 +25,8 @@ export interface PumpOptions {
 
 const FIRST_DELAY_MS = 200;
 const LARGEST_DELAY_MS = 30_000;
-/** Where all is well and nothing happens. */
-const LOOK_MS = 30_000;
+/** Where all is well and nothing happens: as soon as this a peer that is gone is missed. */
+const LOOK_MS = 5_000;
 
 export function createPump({ push, onError, random }: PumpOptions): Pump {
   let running: Promise<void> | null = null;
@@ -34,11 +35,13 @@ export function createPump({ push, onError, random }: PumpOptions): Pump {
   let failures = 0;
   const closing = new AbortController();
 
-  async function run(): Promise<void> {
+  async function run(first: boolean): Promise<void> {
+    let look = first;
     do {
       due = false;
       try {
-        await push();
+        await push(look);
+        look = false;
         failures = 0;
       } catch (error) {
         failures++;
@@ -52,11 +55,11 @@ export function createPump({ push, onError, random }: PumpOptions): Pump {
     sleep(LOOK_MS);
   }
 
-  function start(): void {
+  function start(look = false): void {
     if (closing.signal.aborted || running !== null) return;
     if (timer) clearTimeout(timer);
     timer = null;
-    running = run().finally(() => {
+    running = run(look).finally(() => {
       running = null;
       // Woken after the last look at `due`.
       if (due && failures === 0) start();
@@ -67,11 +70,11 @@ export function createPump({ push, onError, random }: PumpOptions): Pump {
     if (closing.signal.aborted) return;
     timer = setTimeout(() => {
       timer = null;
-      start();
+      start(true);
     }, ms);
   }
 
-  start();
+  start(true);
   return {
     wake() {
       due = true;

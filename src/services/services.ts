@@ -1,5 +1,6 @@
 /** The services of one replica, as the edges take them. */
 import type { Conflicts } from './conflicts.ts';
+import type { Peering } from './peering.ts';
 import type { Records } from './records.ts';
 import type { ReplicaStatus } from './status.ts';
 import type { Sync } from './sync.ts';
@@ -10,5 +11,6 @@ export interface Services {
   readonly records: Records;
   readonly conflicts: Conflicts;
   readonly sync: Sync;
+  readonly peering: Peering;
   readonly status: ReplicaStatus;
 }

@@ -2,11 +2,11 @@
 import { stampToInstant } from '../replication/clock.ts';
 import { latest } from '../replication/policy.ts';
 import { countPending } from '../storage/conflicts.ts';
+import { readAddresses } from '../storage/addresses.ts';
 import { readPeer, readPending } from '../storage/checkpoints.ts';
 import { readWaiting } from '../storage/apply.ts';
 import { countRecords, fenceSeconds, type Replica } from '../storage/replica.ts';
 import { pageSize, parse } from './input.ts';
-import type { LinkStatus } from './sync.ts';
 import { toJsonValues } from './values.ts';
 
 export type PeerState = 'CONNECTED' | 'UNREACHABLE' | 'REJECTED' | 'UNKNOWN';
@@ -17,6 +17,7 @@ export interface PeerStatus {
   readonly state: PeerState;
   /** ISO 8601 in UTC with microseconds. */
   readonly lastSyncAt: string | null;
+  /** At most 100,000 are counted. */
   readonly pendingChanges: number;
   /** Seconds. */
   readonly lagSeconds: number;
@@ -34,6 +35,8 @@ export interface WaitingRecord {
 
 export interface ReplicaStatus {
   readonly name: string;
+  /** Whether this gateway leads: sends changes by itself, compares with peers, collects. Of the gateways of one replica one does. */
+  leading(): boolean;
   records(): Promise<number>;
   pendingConflicts(): Promise<number>;
   peers(): Promise<PeerStatus[]>;
@@ -45,29 +48,32 @@ export interface ReplicaStatus {
   ready(): Promise<boolean>;
 }
 
-/** @param links - The present links, asked for at each call. */
-export function createStatus(replica: Replica, links: () => readonly LinkStatus[]): ReplicaStatus {
+/** All of it is read from the database, so that every gateway of a replica tells the same. @param leads - Whether this gateway leads now. */
+export function createStatus(replica: Replica, leads: () => boolean): ReplicaStatus {
   return {
     name: replica.name,
+    leading: leads,
     records: () => countRecords(replica),
     pendingConflicts: () => countPending(replica.db),
 
-    peers: () =>
-      Promise.all(
-        links().map(async ({ client, state, consistency }) => {
-          const peer = await readPeer(replica.db, client.name);
+    async peers() {
+      const addresses = await readAddresses(replica.db);
+      return Promise.all(
+        addresses.map(async ({ name, url }) => {
+          const peer = await readPeer(replica.db, name);
           const { changes, lagSeconds } = await readPending(replica, peer);
           return {
-            name: client.name,
-            url: client.url,
-            state,
+            name,
+            url,
+            state: peer.state as PeerState,
             lastSyncAt: peer.lastSyncAt === null ? null : stampToInstant(peer.lastSyncAt),
             pendingChanges: changes,
             lagSeconds,
-            consistency,
+            consistency: peer.consistency,
           };
         }),
-      ),
+      );
+    },
 
     async waiting(first) {
       const records = await readWaiting(replica, parse(pageSize, first, 'first'));

@@ -16,17 +16,22 @@ export interface PeerRecord {
   readonly owed: boolean;
   /** Microseconds since 1970. */
   readonly lastSyncAt: number | null;
+  /** As last seen by any gateway. */
+  readonly state: string;
+  /** The share of records that were the same when last compared. */
+  readonly consistency: number | null;
 }
 
 type Queryable = Pick<Transaction, 'query'>;
 
 export async function readPeer(db: Queryable, name: string): Promise<PeerRecord> {
   const [row] = await db.query(
-    `SELECT taken_incarnation, taken_position, taken_by, acked_incarnation, acked_position, acked_by, incarnation, owed, last_sync_at
+    `SELECT taken_incarnation, taken_position, taken_by, acked_incarnation, acked_position, acked_by, incarnation, owed, last_sync_at,
+            state, consistency
        FROM replication.peer WHERE name = $1`,
     [name],
   );
-  const [taken, position, taker, acked, ackedPosition, acker, incarnation, owed, lastSyncAt] = row ?? [];
+  const [taken, position, taker, acked, ackedPosition, acker, incarnation, owed, lastSyncAt, state, consistency] = row ?? [];
   return {
     name,
     taken: taken ? { incarnation: taken, position: Number(position), taker: taker as string } : null,
@@ -34,6 +39,8 @@ export async function readPeer(db: Queryable, name: string): Promise<PeerRecord>
     incarnation: incarnation ?? null,
     owed: owed === 't',
     lastSyncAt: lastSyncAt ? Number(lastSyncAt) : null,
+    state: state ?? 'UNKNOWN',
+    consistency: consistency == null ? null : Number(consistency),
   };
 }
 
@@ -58,11 +65,11 @@ export async function storeAcknowledged(db: Queryable, name: string, { incarnati
   );
 }
 
-/** Notes a finished sync: nothing is owed any more. */
+/** Notes a finished sync: the peer is there, and nothing is owed any more. */
 export async function storeSynced(db: Queryable, name: string): Promise<void> {
   await db.query(
-    `INSERT INTO replication.peer (name, last_sync_at) VALUES ($1, replication.clock())
-     ON CONFLICT (name) DO UPDATE SET owed = false, last_sync_at = excluded.last_sync_at`,
+    `INSERT INTO replication.peer (name, state, last_sync_at) VALUES ($1, 'CONNECTED', replication.clock())
+     ON CONFLICT (name) DO UPDATE SET owed = false, state = excluded.state, last_sync_at = excluded.last_sync_at`,
     [name],
   );
 }
@@ -75,20 +82,28 @@ export async function storeOwed(db: Queryable, name: string): Promise<void> {
   );
 }
 
+/** Beyond this many pending records are not counted: the question is asked at every scrape, and by every page that shows the peers. */
+export const PENDING_COUNTED = 100_000;
+
 /**
- * What a peer has not acknowledged: how many records, and the age of the oldest change among them in seconds (0 where there is none).
+ * What a peer has not acknowledged: how many records, at most `PENDING_COUNTED`, and the age of the oldest change among them in seconds (0 where there is none).
  */
 export async function readPending(replica: Replica, peer: PeerRecord): Promise<{ readonly changes: number; readonly lagSeconds: number }> {
   const [row] = await replica.db.query(
-    `WITH pending AS (
-       SELECT r.model, r.key, r.changed_at FROM replication.record r
-        WHERE r.position > $1 AND r.origin IS DISTINCT FROM $2
-       UNION ALL
-       SELECT l.model, l.key, l.clock FROM replication.log l
+    `WITH stated AS (
+       SELECT changed_at FROM replication.record WHERE position > $1 AND origin IS DISTINCT FROM $2 ORDER BY position LIMIT $3
+     ), written AS (
+       SELECT model, key, min(clock) AS changed_at FROM (SELECT model, key, clock FROM replication.log LIMIT $3) l GROUP BY model, key
+     ), counted AS (
+       SELECT (SELECT count(*) FROM stated) + (
+         SELECT count(*) FROM written w WHERE NOT EXISTS (
+           SELECT FROM replication.record r WHERE r.model = w.model AND r.key = w.key AND r.position > $1 AND r.origin IS DISTINCT FROM $2)) AS changes
      )
-     SELECT count(DISTINCT (model, key)), coalesce(greatest(0, (replication.clock() - min(changed_at)) / 1e6), 0) FROM pending`,
+     SELECT least(changes, $3),
+            coalesce(greatest(0, (replication.clock() - least((SELECT min(changed_at) FROM stated), (SELECT min(changed_at) FROM written))) / 1e6), 0)
+       FROM counted`,
     // Of a peer never heard of nothing came: no origin is empty.
-    [peer.acknowledged?.position ?? 0, peer.incarnation === null ? '' : `${peer.name}.${peer.incarnation}`],
+    [peer.acknowledged?.position ?? 0, peer.incarnation === null ? '' : `${peer.name}.${peer.incarnation}`, PENDING_COUNTED],
   );
   return { changes: Number(row?.[0]), lagSeconds: Number(row?.[1]) };
 }

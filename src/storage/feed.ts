@@ -46,6 +46,12 @@ export async function fold(replica: Replica, onConflicts: (changes: ConflictChan
   }
 }
 
+/** The last place in the feed that is taken. */
+export async function feedEnd(replica: Replica): Promise<number> {
+  const [row] = await replica.db.query('SELECT max(position) FROM replication.record');
+  return Number(row?.[0] ?? 0);
+}
+
 /** The feed after a place, as far as one batch goes, without what the peer `peerId` (in its incarnation) holds already. */
 export async function readFeed(replica: Replica, after: number, peerId: string): Promise<Batch> {
   const places = await replica.db.query(

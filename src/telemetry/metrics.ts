@@ -19,10 +19,16 @@ export interface MetricsSource {
   pendingConflicts(): Promise<number>;
   /** Age in seconds of the oldest writing transaction, which holds the feed back; 0 when there is none. */
   fenceSeconds(): Promise<number>;
+  /** Whether this gateway leads. */
+  leading(): boolean;
 }
 
 /** What the replication side calls. None of it throws or waits. */
 export interface Metrics {
+  /** A peer is there from now on: its counters stand at 0. */
+  peerJoined(peer: string): void;
+  /** A peer was removed: nothing is told of it any more. */
+  peerLeft(peer: string): void;
   /** One sync with a peer is over. */
   syncFinished(peer: string, outcome: 'success' | 'failure'): void;
   /** Records of a peer were taken over here. */
@@ -38,8 +44,8 @@ export interface Metrics {
 }
 
 export interface MetricsOptions {
-  /** Names of the known peers and models: their counters stand at 0 from the start, so that a first increase is seen as one. */
-  readonly peers: readonly string[];
+  /** Names of the known peers (more come with `peerJoined`) and models: their counters stand at 0 from the start, so that a first increase is seen as one. */
+  readonly peers?: readonly string[];
   readonly models: readonly string[];
   readonly source: MetricsSource;
   readonly logger: Pick<Logger, 'warn'>;
@@ -54,7 +60,7 @@ const SOURCE_TIMEOUT_MS = 3_000;
 /** Conflicts wait for milliseconds under a policy, and for days when a person decides. */
 const RESOLUTION_BUCKETS = [0.01, 0.1, 1, 10, 60, 600, 3_600, 21_600, 86_400, 604_800];
 
-export function createMetrics({ peers, models, source, logger }: MetricsOptions): Metrics {
+export function createMetrics({ peers = [], models, source, logger }: MetricsOptions): Metrics {
   const registry = new Registry();
   const registers = [registry];
   collectDefaultMetrics({ register: registry });
@@ -85,17 +91,18 @@ export function createMetrics({ peers, models, source, logger }: MetricsOptions)
   const pendingChanges = peerGauge('replication_pending_changes', 'Records changed here that the peer has not acknowledged.');
   const lag = peerGauge('replication_lag_seconds', 'Age of the oldest change that the peer has not acknowledged.');
   const pendingConflicts = new Gauge({ name: 'replication_conflicts_pending', help: 'Conflicts that wait for a resolution.', registers });
+  const leading = new Gauge({ name: 'replication_leading', help: '1 where this gateway leads the links of its replica to peers, 0 where another does.', registers });
   const fence = new Gauge({
     name: 'replication_feed_fence_seconds',
     help: 'Age of the oldest writing transaction, which holds the feed back.',
     registers,
   });
 
-  for (const peer of peers) {
-    syncs.inc({ peer, outcome: 'success' }, 0);
-    syncs.inc({ peer, outcome: 'failure' }, 0);
+  const peerJoined = (peer: string): void => {
+    for (const outcome of ['success', 'failure']) syncs.inc({ peer, outcome }, 0);
     applied.inc({ peer }, 0);
-  }
+  };
+  for (const peer of peers) peerJoined(peer);
   for (const model of models) {
     for (const kind of KINDS) detected.inc({ model, kind: kind.toLowerCase() }, 0);
   }
@@ -122,6 +129,12 @@ export function createMetrics({ peers, models, source, logger }: MetricsOptions)
   ];
 
   return {
+    peerJoined,
+    peerLeft(peer) {
+      for (const outcome of ['success', 'failure']) syncs.remove({ peer, outcome });
+      applied.remove({ peer });
+      skew.remove({ peer });
+    },
     syncFinished: (peer, outcome) => syncs.inc({ peer, outcome }),
     recordsApplied: (peer, count) => applied.inc({ peer }, count),
     conflictDetected: (model, kind) => detected.inc({ model, kind: kind.toLowerCase() }),
@@ -129,6 +142,7 @@ export function createMetrics({ peers, models, source, logger }: MetricsOptions)
     clockSkew: (peer, seconds) => skew.set({ peer }, seconds),
     contentType: registry.contentType,
     async scrape() {
+      leading.set(source.leading() ? 1 : 0);
       for (const { forget } of gauges) forget();
       for (const result of await Promise.allSettled(gauges.map(({ read }) => read()))) {
         if (result.status === 'rejected') logger.warn({ err: result.reason }, 'a scrape could not read some of its gauges');

@@ -208,8 +208,19 @@ export function createFake(): Fake {
         };
       },
     },
+    peering: {
+      async add(name, url) {
+        if (name === 'b') throw new ServiceError('PEER_EXISTS', `"b" is a peer already`);
+        return { name, url, state: 'UNKNOWN', lastSyncAt: null, pendingChanges: 0, lagSeconds: 0, consistency: null };
+      },
+      async remove(name) {
+        if (name !== 'b') throw new ServiceError('UNKNOWN_PEER', `there is no peer "${name}"`);
+        return { name, url: 'http://127.0.0.1:8002', state: 'CONNECTED', lastSyncAt: NOW, pendingChanges: 0, lagSeconds: 0, consistency: 1 };
+      },
+    },
     status: {
       name: 'a',
+      leading: () => true,
       records: async () => users.size,
       pendingConflicts: async () => conflicts.size,
       async peers() {

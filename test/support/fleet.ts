@@ -107,6 +107,7 @@ export async function startFleet(members: Readonly<Record<string, Member>>, { ur
         host: '127.0.0.1',
         port: 0,
         databaseUrl: databases.get(sharing)?.url ?? null,
+        sessionDatabaseUrl: null,
         dataDir: '.data',
         peers: called.map(([peer, name]) => ({ name, url: urls[peer] ?? lines.get(peer)?.url ?? '' })),
         syncMode: 'manual',

@@ -20,6 +20,7 @@ import {
 } from '../../src/replication/protocol.ts';
 import { createIntroductions } from '../../src/services/introductions.ts';
 import type { Keeper } from '../../src/services/keeper.ts';
+import type { Leadership } from '../../src/services/leadership.ts';
 import { createLink, type Pushed } from '../../src/services/links.ts';
 import { createNotices } from '../../src/services/notices.ts';
 import { createSync } from '../../src/services/sync.ts';
@@ -189,6 +190,14 @@ export function linksOf(topology: Topology, names: readonly string[]): (readonly
   return names.flatMap((from, i) => names.flatMap((to, j) => (i !== j && linked(i, j) ? [[from, to] as const] : [])));
 }
 
+/** There is no other gateway. */
+const ALONE: Pick<Leadership, 'onLead'> = {
+  onLead(start) {
+    const stop = start();
+    return async () => stop();
+  },
+};
+
 /** A message or its answer did not arrive. */
 class LostError extends PeerUnreachableError {}
 
@@ -212,11 +221,14 @@ async function openOne(name: string, slot: number, policy: Policy, schema: Schem
   const introductions = createIntroductions(replica, { skew: () => {}, warn: () => {} });
   const service = createSync({
     replica,
-    clients: [],
+    connect: () => {
+      throw new Error('it has no peers of its own');
+    },
+    leadership: ALONE,
     introductions,
     keeper,
     notices,
-    events: { finished: () => {}, applied: () => {}, failed: (error) => problems.push(String(error)) },
+    events: { joined: () => {}, left: () => {}, finished: () => {}, applied: () => {}, failed: (error) => problems.push(String(error)) },
     live: false,
     random: () => 0,
   });

@@ -14,6 +14,7 @@ const setup = (source: Partial<MetricsSource> = {}) => {
       ],
       pendingConflicts: async () => 7,
       fenceSeconds: async () => 0.5,
+      leading: () => true,
       ...source,
     },
     logger: { warn: (...message: unknown[]) => void warned.push(message) },
