@@ -19,7 +19,7 @@ describe('npm start', () => {
     const { replicas } = readFleetConfig({});
     expect(replicas).toEqual([
       {
-        name: 'a', slot: 1, stride: 10, host: '127.0.0.1', port: 8001, databaseUrl: null, dataDir: '.data',
+        name: 'a', slot: 1, stride: 10, host: '127.0.0.1', port: 8001, databaseUrl: null, sessionDatabaseUrl: null, dataDir: '.data',
         peers: [{ name: 'b', url: 'http://127.0.0.1:8002' }], syncMode: 'manual', conflictPolicy: 'manual',
         conflictRetention: 7_776_000, peerSecret: null,
       },
@@ -44,7 +44,7 @@ describe('npm start', () => {
   });
 
   test('each replica reads the same from the environment it is started with, whatever a .env says', () => {
-    const { replicas } = readFleetConfig({ REPLICAS: 'x1,a', DATABASE_URL_A: 'postgres://h/d', PEER_SECRET: 'k', CONFLICT_POLICY: 'latest' });
+    const { replicas } = readFleetConfig({ REPLICAS: 'x1,a', DATABASE_URL_A: 'postgres://h/d', SESSION_DATABASE_URL_A: 'postgres://around/d', PEER_SECRET: 'k', CONFLICT_POLICY: 'latest' });
     for (const replica of replicas) {
       const env = withEnvFile(replicaEnvironment(replica), 'DATABASE_URL=postgres://other/one\nSLOT=9\nPEERS=z=http://z\n');
       expect(readReplicaConfig(env)).toEqual(replica);

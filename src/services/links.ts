@@ -86,7 +86,8 @@ export function createLink({ replica, client, introductions, keeper, notices, on
         const current = resumed ?? (await shakeHands(answering));
         try {
           for await (const part of sendFeed(current, warm)) total = add(total, part);
-          await storeSynced(replica.db, client.name);
+          // Where nobody was spoken to there is nothing to note.
+          if (resumed === null || total.sent > 0) await storeSynced(replica.db, client.name);
           session = current;
           return total;
         } catch (error) {

@@ -29,6 +29,7 @@ describe('the metrics', () => {
     const { samples } = setup();
     expect((await samples()).toSorted()).toEqual(
       [
+        'replication_leading 1',
         'replication_syncs_total{peer="b",outcome="success"} 0',
         'replication_syncs_total{peer="b",outcome="failure"} 0',
         'replication_syncs_total{peer="c",outcome="success"} 0',
