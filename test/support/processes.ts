@@ -10,6 +10,8 @@ export interface ReplicaProcess {
   post(path: string): Promise<Response>;
   /** kill -9; resolves once it is gone. */
   kill(): Promise<void>;
+  /** Stops it where it stands, or lets it go on. */
+  signal(signal: 'SIGSTOP' | 'SIGCONT'): void;
 }
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
@@ -26,6 +28,7 @@ export async function startProcess(env: Readonly<Record<string, string>>): Promi
   return {
     url,
     post: (path) => fetch(url + path, { method: 'POST', headers: { 'content-type': 'application/json' } }),
+    signal: (signal) => void child.kill(signal),
     async kill() {
       if (child.exitCode !== null || child.signalCode !== null) return;
       const gone = once(child, 'exit');
