@@ -40,9 +40,9 @@ describe('a replica that is added to running ones', () => {
     const [a, b, c] = ['a', 'b', 'c'].map((name) => fleet.of(name)) as [FleetReplica, FleetReplica, FleetReplica];
     for (let i = 0; i < 10; i++) await create(c, `c${i}`);
     let written = 10;
-    const state = { joined: false };
+    const progress = { joined: false };
     const writers = [a, b, c].map(async (on) => {
-      for (let i = 0; i < 10 || !state.joined; i++) {
+      for (let i = 0; i < 10 || !progress.joined; i++) {
         await create(on, `${on.name}w${i}`);
         written++;
       }
@@ -50,7 +50,7 @@ describe('a replica that is added to running ones', () => {
     for (const [on, peer] of [[a, c], [c, a], [b, c], [c, b]] as const) {
       expect(await add(on, peer)).toMatchObject({ addPeer: { name: peer.name, url: peer.peerUrl } });
     }
-    state.joined = true;
+    progress.joined = true;
     await Promise.all(writers);
     for (const on of [a, b, c]) await eventually(() => on.sql('SELECT FROM users'), ({ length }) => length === written);
     await eventually(async () => new Set(await Promise.all([a, b, c].map(states))).size, (different) => different === 1);
