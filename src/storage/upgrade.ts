@@ -11,6 +11,7 @@ import { writeChanges, type Change } from './changes.ts';
 import { literal, type Transaction } from './database.ts';
 import { readRecords, settle, type SettledRecord } from './records.ts';
 import type { Replica } from './replica.ts';
+import { materialise } from './rows.ts';
 import { showFields, type ModelTable } from './tables.ts';
 
 const AT_ONCE = 1_000;
@@ -36,9 +37,22 @@ export async function showCarried(
     const keys = rows.map(([key]) => key as string);
     if (keys.length === 0) return;
     last = keys.at(-1) as string;
+    await showHeld(tx, (await readRecords(tx, table, keys)).map((record) => settle(record, before)));
     const records = (await readRecords(tx, table, keys)).map((record) => settle(record, before));
     await writeChanges(tx, before, now.clock, records.map((record) => toChange(before, now, record, added)));
   }
+}
+
+/** A row whose state cannot be shown holds an earlier version, and is to show all of that: the next write to it has seen it. */
+async function showHeld(tx: Transaction, records: readonly SettledRecord[]): Promise<void> {
+  await materialise(
+    tx,
+    records.flatMap((before) => {
+      const { waiting, row, held, settled } = before;
+      if (waiting === null || row === null || !held?.fields || before.writes.length > 0) return [];
+      return [{ before, state: settled, origin: null, view: { fields: held.fields, version: held } }];
+    }),
+  );
 }
 
 /**

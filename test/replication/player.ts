@@ -18,6 +18,7 @@ export type Step =
   | { readonly do: 'deliver' | 'answer'; readonly which: number; readonly again: boolean }
   | { readonly do: 'tear'; readonly which: number; readonly at: number }
   | { readonly do: 'backup' | 'restore' | 'restart' | 'crash' | 'commit' | 'unblock'; readonly on: number }
+  | { readonly do: 'addField'; readonly on: number }
   | { readonly do: 'skew'; readonly on: number; readonly by: number }
   | { readonly do: 'policy'; readonly on: number; readonly to: number }
   | { readonly do: 'cut' | 'heal'; readonly on: number; readonly to: number }
@@ -93,9 +94,10 @@ export function createPlayer(world: World, { sessions: faults, tell, rest }: Pla
     }
   }
 
-  function patchOf(step: { readonly field: number; readonly value: number; readonly all?: boolean }): Record<string, string> {
+  function patchOf(step: { readonly on: number; readonly field: number; readonly value: number; readonly all?: boolean }): Record<string, string> {
     const value = `v${step.value}`;
-    const names = step.all ? world.fields : [world.fields[step.field % world.fields.length] as string];
+    const { fields } = world.replica(name(step.on));
+    const names = step.all ? fields : [fields[step.field % fields.length] as string];
     return Object.fromEntries(names.map((field) => [field, value]));
   }
 
@@ -238,6 +240,9 @@ export function createPlayer(world: World, { sessions: faults, tell, rest }: Pla
         crash(name(step.on));
         count('crashes');
         tell?.(`${name(step.on)} crashes`);
+        break;
+      case 'addField':
+        world.addField(name(step.on), 'f3');
         break;
       case 'skew':
         world.replica(name(step.on)).skew = step.by;

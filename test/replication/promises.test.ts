@@ -28,6 +28,7 @@ const cases: readonly { name: string; policies: fc.Arbitrary<Policy[]>; history:
   { name: 'records that cannot be shown', policies: samePolicy, history: steps({ waiting: true, policies: true }, 60) },
   { name: 'restarts and restores', policies: samePolicy, history: steps({ crashes: true }, 60) },
   { name: 'restores of a pair', policies: pair, history: oneRestore },
+  { name: 'a field that replicas come to know one after another', policies: mixedPolicies, history: steps({ schema: true, policies: true, waiting: true }, 60) },
   { name: 'everything', policies: mixedPolicies, history: steps({ crashes: true, waiting: true, policies: true }, 60) },
 ];
 

@@ -3,7 +3,8 @@ import fc from 'fast-check';
 
 import { sameState } from '../../src/replication/merge.ts';
 import type { Policy } from '../../src/replication/policy.ts';
-import { compare, sameFields, vectorText, type Version } from '../../src/replication/version.ts';
+import { compare, sameFields, vectorText, type Fields, type Version } from '../../src/replication/version.ts';
+import type { Replica } from '../support/model.ts';
 import { holds } from '../support/oracle.ts';
 import { createWorld, type World } from '../support/world.ts';
 import { createPlayer, type Step } from './player.ts';
@@ -20,6 +21,8 @@ export interface Kinds {
   readonly waiting?: boolean;
   /** Changes of policy while running. */
   readonly policies?: boolean;
+  /** A field `f3` that replicas come to know one after another. */
+  readonly schema?: boolean;
   /** Little but writes and deliveries. */
   readonly narrow?: boolean;
   /** How many records there are; 3 unless told. */
@@ -29,9 +32,9 @@ export interface Kinds {
 const on = fc.nat(4);
 const limit = fc.constantFrom(1, 2, 100);
 
-export function steps({ crashes = false, waiting = false, policies = false, narrow = false, keys = 3 }: Kinds, maxLength: number): fc.Arbitrary<Step[]> {
+export function steps({ crashes = false, waiting = false, policies = false, schema = false, narrow = false, keys = 3 }: Kinds, maxLength: number): fc.Arbitrary<Step[]> {
   const anyKey = fc.nat(keys - 1);
-  const write = fc.record({ do: fc.constant('write' as const), on, key: anyKey, field: fc.nat(1), value: fc.nat(3) });
+  const write = fc.record({ do: fc.constant('write' as const), on, key: anyKey, field: fc.nat(schema ? 2 : 1), value: fc.nat(3) });
   const fates = fc.array(fc.nat(5), { maxLength: 3 });
   const sync = fc.record({ do: fc.constant('sync' as const), on, to: on, limit, fates });
   return fc.array(
@@ -46,6 +49,7 @@ export function steps({ crashes = false, waiting = false, policies = false, narr
       { weight: crashes ? 3 : 0, arbitrary: fc.record({ do: fc.constantFrom('backup' as const, 'restore' as const, 'restart' as const), on }) },
       { weight: waiting ? 2 : 0, arbitrary: fc.record({ do: fc.constant('block' as const), on, key: anyKey }) },
       { weight: waiting ? 1 : 0, arbitrary: fc.record({ do: fc.constant('unblock' as const), on }) },
+      { weight: schema ? 1 : 0, arbitrary: fc.record({ do: fc.constant('addField' as const), on }) },
       { weight: policies ? 1 : 0, arbitrary: fc.record({ do: fc.constant('policy' as const), on, to: fc.nat(2) }) },
     ),
     { maxLength, size: 'max' },
@@ -144,7 +148,7 @@ export function divergence(world: World): string | null {
     for (const other of rest) {
       if (!sameState(state, world.state(other.name, key))) return `${key} differs between ${first.name} and ${other.name}`;
       const free = state.length > 1 && (first.database.policy === 'manual' || first.database.policy !== other.database.policy);
-      if (!free && !sameFields(world.row(first.name, key), world.row(other.name, key))) return `${key} is shown otherwise on ${other.name}`;
+      if (!free && !sameFields(shared(world.row(first.name, key), other), shared(world.row(other.name, key), first))) return `${key} is shown otherwise on ${other.name}`;
     }
   }
   return null;
@@ -155,4 +159,9 @@ function byChance(i: number, j: number): boolean {
   const [less, more] = i < j ? [i, j] : [j, i];
   const chance = (n: number): number => Math.imul(n + 1, 0x9e3779b1) >>> 8;
   return chance(more) % more === less || chance(more * 64 + less) % 6 === 0;
+}
+
+/** A row as far as another replica knows its fields. */
+function shared(row: Fields | null, { fields }: Replica): Fields | null {
+  return row && Object.fromEntries(Object.entries(row).filter(([name]) => fields.includes(name)));
 }

@@ -140,6 +140,21 @@ describe('a field that gets its column', () => {
     await expectSameStates();
   });
 
+  it('shows what was carried of a version that the row still holds while another waits', async () => {
+    const picky = { ...THINGS, ddl: `CREATE TABLE things (id text PRIMARY KEY, f1 text CHECK (f1 <> 'bad'), f2 text)` };
+    replicas = await openReplicas('ab', { schemas: { a: THINGS_WITH_F3, b: picky } });
+    await at('a').sql(`INSERT INTO things VALUES ('x', '1', '2', '3')`);
+    await replicas.sync('a', 'b');
+    await at('a').sql(`UPDATE things SET f1 = 'bad', f3 = '4'`);
+    await replicas.sync('a', 'b');
+    await replicas.upgrade('b', THINGS_WITH_F3, ADD_F3);
+    expect(await at('b').sql('SELECT f1, f3 FROM things')).toEqual([{ f1: '1', f3: '3' }]);
+    expect(await at('b').sql('SELECT FROM replication.record WHERE waiting IS NOT NULL')).toHaveLength(1);
+    await at('b').sql(`UPDATE things SET f3 = '5'`);
+    await at('b').settle();
+    expect(await valuesOf(at('b'), 'x')).toEqual(['1,2,5', 'bad,2,4']);
+  });
+
   it('filled by the same migration on both sides makes no conflict', async () => {
     await open('', THINGS, 'ab');
     await at('a').sql(`INSERT INTO things VALUES ('x', '1', '2')`);

@@ -7,7 +7,7 @@ import { largestStamp } from '../../src/replication/clock.ts';
 import type { Era, Held, Taken } from '../../src/replication/exchange.ts';
 import { sameState, type State } from '../../src/replication/merge.ts';
 import { latestField, livingSides, show, type Policy, type View } from '../../src/replication/policy.ts';
-import { join, sameFields, type Fields, type ReplicaId, type Vector, type Version } from '../../src/replication/version.ts';
+import { join, sameFields, valueOf, type Fields, type ReplicaId, type Vector, type Version } from '../../src/replication/version.ts';
 import type { LocalWrite } from '../../src/replication/write.ts';
 import type { Oracle } from './oracle.ts';
 import type { Rules } from './rules.ts';
@@ -33,6 +33,8 @@ export interface Replica {
   readonly name: string;
   /** Added to the time. */
   skew: number;
+  /** The fields that its table has columns for; the others are carried. */
+  fields: readonly string[];
   /** Records whose rows refuse to be changed by what peers send. */
   readonly blocked: Set<string>;
   /** The server's start: what has begun since writes under an incarnation of its own. */
@@ -71,7 +73,7 @@ export function createModel(oracle: Oracle, { merge, receive, writeLocally }: Ru
   function store(replica: Replica, key: string, before: StoredRecord, state: State, origin: string | null, view: View): void {
     const { database } = replica;
     const moved = before.position === 0 || !sameState(state, before.state);
-    const waiting = replica.blocked.has(key) && !sameFields(view.fields, before.row);
+    const waiting = replica.blocked.has(key) && !sameFields(rowOf(replica, view.fields), before.row);
     const behind = sidesBehind(database.policy, state, view);
     database.records.set(key, {
       state,
@@ -80,7 +82,7 @@ export function createModel(oracle: Oracle, { merge, receive, writeLocally }: Ru
       shown: view.version?.vector ?? null,
       waiting,
       held: waiting ? before.held : heldVersion(behind, view),
-      row: waiting ? before.row : view.fields,
+      row: waiting ? before.row : rowOf(replica, view.fields),
       seen: waiting ? before.seen : oracle.pastOf(behind),
       log: [],
     });
@@ -129,6 +131,14 @@ export function createModel(oracle: Oracle, { merge, receive, writeLocally }: Ru
   }
 
   return { store, fold, foldAll, showAgain, takeOver };
+}
+
+/** What a row shows of a field that nobody has written. */
+const DEFAULT = 'd';
+
+/** The row that shows these values. */
+export function rowOf({ fields: names }: Replica, fields: Fields | null): Fields | null {
+  return fields && Object.fromEntries(names.map((name) => [name, valueOf(fields, name) ?? DEFAULT]));
 }
 
 /** Opens a transaction that changes states: the present incarnation takes its place in the feed. */

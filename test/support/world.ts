@@ -9,7 +9,7 @@ import type { State } from '../../src/replication/merge.ts';
 import type { Policy } from '../../src/replication/policy.ts';
 import { sameFields, type Fields, type ReplicaId, type Version } from '../../src/replication/version.ts';
 import type { Choice } from '../../src/replication/write.ts';
-import { begin, copy, createModel, idOf, read, viewOf, type Database, type Records, type Replica } from './model.ts';
+import { begin, copy, createModel, idOf, read, rowOf, viewOf, type Database, type Records, type Replica } from './model.ts';
 import { createOracle, type Oracle } from './oracle.ts';
 import { RULES, type Rules } from './rules.ts';
 
@@ -57,6 +57,8 @@ export interface World {
   readonly restore: (name: string, backup: Database) => void;
   readonly restart: (name: string) => void;
   readonly setPolicy: (name: string, policy: Policy) => void;
+  /** A later version of the schema: a column for one more field. What was carried of it is shown. */
+  readonly addField: (name: string, field: string) => void;
   readonly block: (name: string, key?: string) => void;
   readonly unblock: (name: string) => void;
   /** The state with captured writes folded in. */
@@ -82,7 +84,7 @@ export function createWorld(setup: Readonly<Record<string, Policy>>, options: Wo
   const now = (replica: Replica): number => Math.max(1, ++time + replica.skew);
   function add(name: string, policy: Policy): void {
     const database: Database = { policy, records: new Map(), taken: new Map(), known: new Map(), eras: [], head: 0 };
-    const replica: Replica = { name, skew: 0, blocked: new Set(), server: `${++incarnations}`, database };
+    const replica: Replica = { name, skew: 0, fields: names, blocked: new Set(), server: `${++incarnations}`, database };
     replicas.push(replica);
     byName.set(name, replica);
   }
@@ -169,7 +171,7 @@ export function createWorld(setup: Readonly<Record<string, Policy>>, options: Wo
       const changed = patch && row ? Object.keys(patch).filter((field) => patch[field] !== row[field]) : [];
       if (patch === null ? row === null : row !== null && changed.length === 0) return false;
       const kind = patch === null ? 'delete' : row === null ? 'insert' : 'update';
-      const blank = Object.fromEntries(names.map((field) => [field, '']));
+      const blank = { ...rowOf(replica, {}), ...Object.fromEntries(names.map((field) => [field, ''])) };
       const write = { kind, replica: idOf(replica), clock: now(replica), changed, bit: oracle.next(key) } as const;
       const after = patch && { ...(row ?? blank), ...patch };
       replica.database.records.set(key, { ...record, row: after, log: [...record.log, write] });
@@ -186,7 +188,7 @@ export function createWorld(setup: Readonly<Record<string, Policy>>, options: Wo
       else if ('values' in decision) choice = chooseValues(state, viewOf(replica, before, state).fields, decision.values);
       else choice = { strategy: 'manual', fields: (state[decision.side % state.length] as Version).fields };
       // As a local write is: were it kept beside a row that does not show it, the row's next write would cover it unseen.
-      if (replica.blocked.has(key) && !sameFields(choice.fields, before.row)) return false;
+      if (replica.blocked.has(key) && !sameFields(rowOf(replica, choice.fields), before.row)) return false;
       const version = resolve(state, choice, idOf(replica), now(replica));
       oracle.add(key, version, oracle.pastOf(state) | oracle.next(key));
       store(replica, key, before, merge(state, [version]), null, viewOf(replica, before, [version]));
@@ -211,6 +213,16 @@ export function createWorld(setup: Readonly<Record<string, Policy>>, options: Wo
       find(name).server = `${++incarnations}`;
     },
     setPolicy,
+    addField: (name, field) => {
+      const replica = find(name);
+      if (replica.fields.includes(field)) return;
+      foldAll(replica);
+      replica.fields = [...replica.fields, field];
+      const { records } = replica.database;
+      // Where the state cannot be shown, the row still shows what it held.
+      for (const [key, record] of records) records.set(key, { ...record, row: record.row && rowOf(replica, record.held?.fields ?? record.row) });
+      showAgain(replica);
+    },
     block: (name, key = KEY) => void find(name).blocked.add(key),
     unblock: (name) => {
       const replica = find(name);
