@@ -21,8 +21,8 @@ export interface FaultOptions {
   readonly restore: (site: Site) => Promise<void>;
   /** A gateway more, or one less. */
   readonly doubled: (site: Site, twice: boolean) => Promise<void>;
-  /** A fault that could not be made is a fault of this program. */
-  readonly onTrouble: (error: unknown) => void;
+  /** A fault that could not be made, or not be healed. */
+  readonly onTrouble: (what: string, error: unknown) => void;
 }
 
 /** Lasts until the signal, or as long as it was drawn to. */
@@ -95,8 +95,8 @@ export function startFaults({ sites, links, history, random, restore, doubled, o
       await fault(site, link, () => sleep(ms, undefined, { signal }).catch(() => {}));
       history.fault(kind, on === 'site' ? site.name : `${link.from} to ${link.to}`);
     } catch (error) {
-      // A backup or a skew of a server that is gone: not made.
-      if (!paused) onTrouble(error);
+      // A backup or a skew of a server that is gone, say.
+      onTrouble(`${kind} ${site.name}`, error);
     } finally {
       busy.delete(target);
     }

@@ -114,7 +114,8 @@ function oneOf(name: string, text: string, allowed: readonly string[]): string {
 }
 
 process.exitCode = await main().catch((error: unknown) => {
-  process.stderr.write(`\n${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
+  const cause = error instanceof Error && error.cause instanceof Error ? `\n${error.cause.stack ?? ''}` : '';
+  process.stderr.write(`\n${error instanceof Error ? error.message : String(error)}${cause}\n`);
   return 2;
 });
 process.exit();

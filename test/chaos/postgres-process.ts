@@ -1,7 +1,7 @@
 /** One replica's PostgreSQL: a server process of its own over a folder of its own, that is killed, stopped, copied and put back. Its writes reach the disk, so that a kill loses none. */
 import { execFile } from 'node:child_process';
 import { readFileSync } from 'node:fs';
-import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { chown, mkdir, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
@@ -89,7 +89,10 @@ export async function createPostgres(folder: string, name: string, port: number)
         // What was written while it was copied is in the log until here.
         await rm(join(draft, 'pg_wal'), { recursive: true, force: true });
         await copy(join(cluster, 'pg_wal'), join(draft, 'pg_wal'));
-        await writeFile(join(draft, 'backup_label'), rows[0]?.labelfile ?? '');
+        const label = join(draft, 'backup_label');
+      await writeFile(label, rows[0]?.labelfile ?? '');
+      const { uid, gid } = await stat(draft);
+      await chown(label, uid, gid);
       } finally {
         await client.end();
       }

@@ -1,5 +1,5 @@
 /** One run: replicas are set up, written to and hurt for a while, left alone until they rest, and checked; again and again until the time is over. */
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rename, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -72,10 +72,12 @@ export async function run(options: RunOptions): Promise<Report> {
   const history = createHistory(join(folder, 'history.jsonl'));
   const closers: (() => Promise<unknown>)[] = [() => history.close()];
   try {
-    const report = await play(options, plan, folder, history, closers);
-    return report;
+    return await play(options, plan, folder, history, closers);
+  } catch (error) {
+    throw new Error(`the run itself failed; what there is of it is in ${folder}`, { cause: error });
   } finally {
     for (const close of closers.toReversed()) await close();
+    for (const name of plan.names) await rename(join(folder, 'data', name, 'postgres.log'), join(folder, `postgres-${name}.log`)).catch(() => {});
     await rm(join(folder, 'data'), { recursive: true, force: true });
   }
 }
@@ -192,7 +194,7 @@ async function play(options: RunOptions, plan: Plan, folder: string, history: Hi
       else await site.dropGateway();
       await listen();
     },
-    onTrouble: (error) => history.note({ trouble: String(error) }),
+    onTrouble: (what, error) => history.note({ trouble: what, error: String(error) }),
   });
   closers.push(faults.stop);
   if (options.faults === false) await faults.pause();
