@@ -3,7 +3,7 @@
  *
  * A write through this process wakes it; writes of others (psql, another gateway), and changes and conflicts that another gateway took in, are found by a look each second, which costs three small reads.
  */
-import { retryWaiting } from '../storage/apply.ts';
+import { retryWaiting } from '../storage/present.ts';
 import { lastConflict } from '../storage/conflicts.ts';
 import { feedEnd, fold } from '../storage/feed.ts';
 import type { Replica } from '../storage/replica.ts';
@@ -48,8 +48,7 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
     if (folded > 0) notices.changed();
     if (folded > 0 || Date.now() >= retryAt) {
       retryAt = Date.now() + RETRY_MS;
-      const changes = await retryWaiting(replica, RETRY_RECORDS);
-      if (changes) notices.conflicts(changes);
+      await retryWaiting(replica, RETRY_RECORDS, notices.conflicts);
     }
   }
 

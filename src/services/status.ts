@@ -4,7 +4,7 @@ import { latest } from '../replication/policy.ts';
 import { countPending } from '../storage/conflicts.ts';
 import { readAddresses } from '../storage/addresses.ts';
 import { readPeer, readPending } from '../storage/checkpoints.ts';
-import { readWaiting } from '../storage/apply.ts';
+import { readWaiting } from '../storage/present.ts';
 import { countRecords, fenceSeconds, type Replica } from '../storage/replica.ts';
 import { pageSize, parse } from './input.ts';
 import { toJsonValues } from './values.ts';

@@ -4,7 +4,6 @@
 import { choose, chooseValues, isConflict, sides } from '../replication/conflict.ts';
 import { receive, sameCheckpoint, type Checkpoint } from '../replication/exchange.ts';
 import { merge, type State } from '../replication/merge.ts';
-import { show, type Policy } from '../replication/policy.ts';
 import { fromWire, toWire, type WireRecord } from '../replication/protocol.ts';
 import type { Fields } from '../replication/version.ts';
 import { resolve, type Choice } from '../replication/write.ts';
@@ -12,8 +11,7 @@ import { writeChanges, type Change } from './changes.ts';
 import { readPeer, storeTaken } from './checkpoints.ts';
 import { readConflicts, type ConflictChanges, type ConflictEntry } from './conflicts.ts';
 import { sqlState, type Transaction } from './database.ts';
-import { fold, originOf } from './feed.ts';
-import { lockRows, readRecords, settle, type SettledRecord } from './records.ts';
+import { originOf, readLocked, viewOf, type SettledRecord } from './records.ts';
 import { beginChange, type Replica } from './replica.ts';
 import type { ModelTable } from './tables.ts';
 
@@ -149,7 +147,7 @@ async function decideAll(replica: Replica, ids: readonly string[], decision: Dec
       }
     }
     const { conflicts, waiting } = await writeChanges(tx, replica, clock, changes);
-    const unshown = [...waiting].flatMap(([change, reason]) => {
+    const unshown = [...waiting].flatMap(([change, { reason }]) => {
       const id = decided.get(change);
       return id === undefined ? [] : [{ id, reason }];
     });
@@ -157,72 +155,6 @@ async function decideAll(replica: Replica, ids: readonly string[], decision: Dec
     if (first) throw new UnshownError(new Set(unshown.map(({ id }) => id)), first.reason);
     return { resolved: [...decided.values()].toSorted((a, b) => Number(a) - Number(b)), conflicts };
   });
-}
-
-/** Tries again to show what waits, at most `limit` records; tells what it did to the conflict log. */
-export async function retryWaiting(replica: Replica, limit: number): Promise<ConflictChanges | null> {
-  const [any] = await replica.db.query('SELECT FROM replication.record WHERE waiting IS NOT NULL LIMIT 1');
-  if (!any) return null;
-  return presentAgain(replica, 'waiting IS NOT NULL', limit);
-}
-
-/** What waits, in order of key, at most `limit` records. */
-export async function readWaiting(replica: Replica, limit: number): Promise<SettledRecord[]> {
-  return replica.db.transaction(async (tx) => {
-    const found: SettledRecord[] = [];
-    for (const table of replica.tables.values()) {
-      const keys = await tx.query('SELECT key FROM replication.record WHERE model = $1 AND waiting IS NOT NULL ORDER BY key LIMIT $2', [
-        table.name,
-        limit - found.length,
-      ]);
-      found.push(...(await readRecords(tx, table, keys.map(([key]) => key as string))).map((record) => settle(record, replica)));
-    }
-    return found;
-  });
-}
-
-/**
- * Shows every record of several versions anew, after the policy was changed.
- *
- * Writes captured under the old policy saw what was shown under it, and are folded by it first.
- */
-export async function applyPolicy(replica: Replica, onConflicts: (changes: ConflictChanges) => void): Promise<ConflictChanges | null> {
-  const [row] = await replica.db.query('SELECT policy FROM replication.replica');
-  const before = row?.[0] as Policy;
-  if (before === replica.policy) return null;
-  await fold({ ...replica, policy: before }, onConflicts);
-  const conflicts = await presentAgain(replica, 'shown IS NOT NULL', null);
-  await replica.db.query('UPDATE replication.replica SET policy = $1', [replica.policy]);
-  return conflicts;
-}
-
-async function presentAgain(replica: Replica, which: string, limit: number | null): Promise<ConflictChanges> {
-  return replica.db.transaction(async (tx) => {
-    const { clock } = await beginChange(tx);
-    const changes: Change[] = [];
-    for (const table of replica.tables.values()) {
-      const keys = await tx.query(`SELECT key FROM replication.record WHERE model = $1 AND ${which} ORDER BY position LIMIT $2`, [
-        table.name,
-        limit,
-      ]);
-      const records = await readLocked(tx, replica, table, keys.map(([key]) => key as string));
-      for (const before of records) {
-        changes.push({ before, state: before.settled, origin: originOf(before), view: viewOf(replica, before, before.settled) });
-      }
-    }
-    return (await writeChanges(tx, replica, clock, changes)).conflicts;
-  });
-}
-
-/** Locks, reads and folds records. */
-async function readLocked(tx: Transaction, replica: Replica, table: ModelTable, keys: readonly string[]): Promise<SettledRecord[]> {
-  if (keys.length === 0) return [];
-  await lockRows(tx, table, keys);
-  return (await readRecords(tx, table, keys)).map((record) => settle(record, replica));
-}
-
-function viewOf(replica: Replica, before: SettledRecord, state: SettledRecord['settled']): Change['view'] {
-  return show(state, replica.policy, `${replica.name}.${before.incarnation}`, before.view.version?.vector ?? before.shown);
 }
 
 function choiceOf({ settled, view }: SettledRecord, decision: Decision): Choice {

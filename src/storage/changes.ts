@@ -9,7 +9,8 @@ import { addToDigests, bucketOf } from './digest.ts';
 import type { Transaction } from './database.ts';
 import { encodeState, encodeVersion, type SettledRecord } from './records.ts';
 import type { Replica } from './replica.ts';
-import { materialise } from './rows.ts';
+import { tokensOf } from './families.ts';
+import { AGAIN, materialise, type Unshown } from './rows.ts';
 import { showFields, type ModelTable } from './tables.ts';
 
 /** A record's new state and what is to be shown of it. */
@@ -24,7 +25,7 @@ export interface Change {
 export interface Written {
   readonly conflicts: ConflictChanges;
   /** The changes that could not be shown, and why. */
-  readonly waiting: ReadonlyMap<Change, string>;
+  readonly waiting: ReadonlyMap<Change, Unshown>;
 }
 
 /** @param clock - The database's clock, in microseconds, for the conflict log. */
@@ -32,23 +33,24 @@ export async function writeChanges(
   tx: Transaction,
   replica: Replica,
   clock: number,
-  changes: readonly Change[],
+  given: readonly Change[],
 ): Promise<Written> {
-  if (changes.length === 0) return { conflicts: NO_CHANGES, waiting: new Map() };
-  const waiting = await materialise(tx, changes);
+  if (given.length === 0) return { conflicts: NO_CHANGES, waiting: new Map() };
+  const { changes, unshown: waiting } = await materialise(tx, replica, given);
   const records = changes.map((change) => {
     const { before, state } = change;
-    const reason = waiting.get(change) ?? null;
+    const unshown = waiting.get(change);
     const hash = stateHash(before.key, state);
     return {
       model: before.table.name,
       key: before.key,
       position: before.position > 0 && sameState(state, before.state) ? before.position : null,
       origin: change.origin,
-      versions: encodeState(state, state.length === 1 && reason === null ? before.table : null),
+      versions: encodeState(state, state.length === 1 && unshown === undefined ? before.table : null),
       shown: state.length > 1 ? JSON.stringify(change.view.version?.vector ?? null) : null,
-      waiting: reason,
-      held: reason === null ? null : heldVersion(replica, change),
+      waiting: unshown?.reason ?? null,
+      held: unshown === undefined || unshown.removed ? null : heldVersion(replica, change),
+      awaits: unshown?.awaits ?? null,
       hash: String(hash),
       bucket: bucketOf(before.key),
       carries: carries(before.table, state),
@@ -57,18 +59,30 @@ export async function writeChanges(
     };
   });
   await tx.query(
-    `INSERT INTO replication.record (model, key, position, origin, versions, shown, waiting, held, hash, bucket, carries, changed_at)
-     SELECT model, key, coalesce(position, nextval('replication.position')), origin, versions::json, shown::json, waiting, held::json, hash, bucket, carries, clock
-       FROM json_to_recordset($1) AS x (model text, key text, position bigint, origin text, versions text, shown text, waiting text, held text,
+    `INSERT INTO replication.record (model, key, position, origin, versions, shown, waiting, held, awaits, tried, hash, bucket, carries, changed_at)
+     SELECT model, key, coalesce(position, nextval('replication.position')), origin, versions::json, shown::json, waiting, held::json,
+            awaits, CASE WHEN waiting IS NOT NULL THEN nextval('replication.trial') END, hash, bucket, carries, clock
+       FROM json_to_recordset($1) AS x (model text, key text, position bigint, origin text, versions text, shown text, waiting text, held text, awaits text,
                                         hash bigint, bucket smallint, carries boolean, clock bigint)
      ON CONFLICT (model, key) DO UPDATE SET position = excluded.position, origin = excluded.origin, versions = excluded.versions,
-       shown = excluded.shown, waiting = excluded.waiting, held = excluded.held, hash = excluded.hash, carries = excluded.carries, changed_at = excluded.changed_at`,
+       shown = excluded.shown, waiting = excluded.waiting, held = excluded.held, awaits = excluded.awaits, tried = excluded.tried, hash = excluded.hash, carries = excluded.carries, changed_at = excluded.changed_at`,
     [JSON.stringify(records)],
   );
   const places = changes.flatMap(({ before }) => before.places);
   if (places.length > 0) await tx.query('DELETE FROM replication.log WHERE ctid = ANY($1::tid[])', [places]);
   await addToDigests(tx, records);
+  await noteArrivals(tx, [...changes.filter((change) => !waiting.has(change)).flatMap(tokensOf), ...[...waiting.values()].flatMap(({ awaits }) => (awaits === AGAIN ? [AGAIN] : []))]);
   return { conflicts: await logConflicts(tx, replica, clock, changes), waiting };
+}
+
+/** Notes what those that wait have waited for. */
+async function noteArrivals(tx: Transaction, tokens: readonly string[]): Promise<void> {
+  if (tokens.length === 0) return;
+  await tx.query(
+    `INSERT INTO replication.arrival (awaits)
+     SELECT t FROM unnest($1::text[]) AS t WHERE EXISTS (SELECT FROM replication.record r WHERE r.awaits = t) ON CONFLICT DO NOTHING`,
+    [tokens],
+  );
 }
 
 /** The version that the row still holds while the record waits: what was shown. */

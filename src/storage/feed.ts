@@ -11,14 +11,13 @@ import { sameFields } from '../replication/version.ts';
 import { writeChanges } from './changes.ts';
 import type { ConflictChanges } from './conflicts.ts';
 import type { Transaction } from './database.ts';
-import { lockRows, readRecords, settle, type SettledRecord } from './records.ts';
+import { lockRows, originOf, readRecords, settle, type SettledRecord } from './records.ts';
 import { beginChange, type Replica } from './replica.ts';
-import { matchesKey, showFields, type Column, type ModelTable } from './tables.ts';
+import { fitting, type RecordName } from './sizes.ts';
+import { showFields, type ModelTable } from './tables.ts';
 
 /** Records that one transaction folds, and that one batch holds, at most. */
 export const BATCH_RECORDS = 5000;
-/** Bytes of a batch, about; a larger record travels alone. */
-export const BATCH_BYTES = 8 * 1024 * 1024;
 
 export interface Batch {
   /** The place in the feed that the batch reaches. */
@@ -39,10 +38,10 @@ export async function fold(replica: Replica, onConflicts: (changes: ConflictChan
   for (;;) {
     const [any] = await replica.db.query('SELECT FROM replication.log LIMIT 1');
     if (!any) return folded;
-    const { records, writes, conflicts } = await replica.db.transaction((tx) => foldSome(tx, replica));
+    const { records, more, conflicts } = await replica.db.transaction((tx) => foldSome(tx, replica));
     onConflicts(conflicts);
     folded += records;
-    if (writes < BATCH_RECORDS) return folded;
+    if (!more) return folded;
   }
 }
 
@@ -74,64 +73,22 @@ export async function readFeed(replica: Replica, after: number, peerId: string):
   return { end: Number(last?.[2]), records, more: !whole || places.length === BATCH_RECORDS };
 }
 
-/** A state with captured writes in it is no longer what a peer sent. */
-export function originOf(record: SettledRecord): string | null {
-  return record.writes.length > 0 ? null : record.origin;
-}
-
 /** The states of records, in order, as many as fit a batch's bytes and at least one. */
-async function readBounded(tx: Transaction, replica: Replica, wanted: readonly (readonly [string, string])[]): Promise<SettledRecord[]> {
-  const sizes = await rowSizes(tx, replica, wanted);
-  let bytes = 0;
-  let count = 0;
-  while (count < wanted.length && (count === 0 || bytes + (sizes[count] ?? 0) <= BATCH_BYTES)) bytes += sizes[count++] ?? 0;
+async function readBounded(tx: Transaction, replica: Replica, wanted: readonly RecordName[]): Promise<SettledRecord[]> {
   const byRecord = new Map<string, SettledRecord>();
-  const fitting = wanted.slice(0, count);
+  const some = await fitting(tx, replica, wanted);
   for (const table of replica.tables.values()) {
-    const keys = fitting.filter(([model]) => model === table.name).map(([, key]) => key);
+    const keys = some.filter(([model]) => model === table.name).map(([, key]) => key);
     for (const record of await readRecords(tx, table, keys)) byRecord.set(`${table.name} ${record.key}`, settle(record, replica));
   }
-  return fitting.flatMap(([model, key]) => byRecord.get(`${model} ${key}`) ?? []);
+  return some.flatMap(([model, key]) => byRecord.get(`${model} ${key}`) ?? []);
 }
 
-/** Types whose values are short. */
-const SHORT = /^(integer|bigint|smallint|boolean|uuid|real|double precision|date|time(stamp)?(\(\d+\))? with(out)? time zone)$/;
-/** What a record takes beside its values. */
-const FRAME_BYTES = 400;
-
-/** About how many bytes each record takes. What it takes in the database says little: a page holds values of a megabyte, compressed. */
-async function rowSizes(tx: Transaction, replica: Replica, wanted: readonly (readonly [string, string])[]): Promise<number[]> {
-  const sizes = Array.from(wanted, () => FRAME_BYTES);
-  for (const table of replica.tables.values()) {
-    const long = table.columns.filter(({ type }) => !SHORT.test(type));
-    const own = wanted.flatMap(([model, key], n) => (model === table.name ? [{ n, key }] : []));
-    if (long.length === 0 || own.length === 0) continue;
-    const rows = await tx.query(
-      `SELECT k.n, coalesce(t.bytes, 0) + coalesce(r.bytes, 0)
-         FROM json_to_recordset($1) AS k (n integer, key text)
-         LEFT JOIN LATERAL (SELECT ${long.map(valueBytes).join(' + ')} AS bytes FROM ${table.table} t WHERE ${matchesKey('t', table.keyColumn, 'k.key')} OFFSET 0) t ON true
-         LEFT JOIN LATERAL (
-           SELECT CASE WHEN pg_column_compression(versions) IS NULL THEN pg_column_size(versions) ELSE octet_length(versions::text) END AS bytes
-             FROM replication.record WHERE model = $2 AND key = k.key OFFSET 0
-         ) r ON true`,
-      [JSON.stringify(own), table.name],
-    );
-    for (const [n, bytes] of rows) sizes[Number(n)] = Number(bytes) + FRAME_BYTES;
-  }
-  return sizes;
-}
-
-/** The length of a value's text, about, without unpacking the value where that can be had. */
-function valueBytes({ column, type }: Column): string {
-  const value = `t.${column}`;
-  if (type === 'bytea') return `coalesce(2 * octet_length(${value}), 0)`;
-  if (/^(text|character varying(\(\d+\))?)$/.test(type)) return `coalesce(octet_length(${value}), 0)`;
-  return `coalesce(CASE WHEN pg_column_compression(${value}) IS NULL THEN pg_column_size(${value}) ELSE octet_length(${value}::text) END, 0)`;
-}
-
-async function foldSome(tx: Transaction, replica: Replica): Promise<{ records: number; writes: number; conflicts: ConflictChanges }> {
+async function foldSome(tx: Transaction, replica: Replica): Promise<{ records: number; more: boolean; conflicts: ConflictChanges }> {
   const { clock } = await beginChange(tx);
-  const logged = await loggedKeys(tx);
+  const all = await loggedKeys(tx);
+  const known = all.filter(({ model }) => replica.tables.has(model));
+  const logged = known.slice(0, (await fitting(tx, replica, known.map(({ model, key }) => [model, key]))).length);
   const settled = new Map<string, SettledRecord>();
   for (const table of replica.tables.values()) {
     const keys = logged.filter(({ model }) => model === table.name).map(({ key }) => key);
@@ -144,7 +101,7 @@ async function foldSome(tx: Transaction, replica: Replica): Promise<{ records: n
     clock,
     written.map((before) => ({ before, state: before.settled, origin: null, view: before.view })),
   );
-  return { records: written.length, writes: logged.reduce((sum, { writes }) => sum + writes, 0), conflicts };
+  return { records: written.length, more: logged.length < known.length || all.reduce((sum, { writes }) => sum + writes, 0) >= BATCH_RECORDS, conflicts };
 }
 
 /** Reads records to be folded. Where folding changes what is shown, their rows are locked first, as for any change of a row. */

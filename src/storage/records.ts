@@ -128,6 +128,23 @@ export function settle(record: StoredRecord, replica: Pick<Replica, 'name' | 'po
   };
 }
 
+/** Locks, reads and folds records. */
+export async function readLocked(tx: Transaction, replica: Replica, table: ModelTable, keys: readonly string[]): Promise<SettledRecord[]> {
+  if (keys.length === 0) return [];
+  await lockRows(tx, table, keys);
+  return (await readRecords(tx, table, keys)).map((record) => settle(record, replica));
+}
+
+/** A state with captured writes in it is no longer what a peer sent. */
+export function originOf(record: SettledRecord): string | null {
+  return record.writes.length > 0 ? null : record.origin;
+}
+
+/** What is to be shown of the state that a record comes to have. */
+export function viewOf(replica: Replica, before: SettledRecord, state: State): View {
+  return show(state, replica.policy, `${replica.name}.${before.incarnation}`, before.view.version?.vector ?? before.shown);
+}
+
 /**
  * The versions of a record as they are stored.
  *

@@ -32,8 +32,34 @@ export interface ModelTable extends ReplicatedModel {
   /** How often its fields have changed. */
   readonly generation: number;
   readonly source: ModelSource;
-  /** What would be deleted or changed with one of its rows by a foreign key: `children c` joined with this table as `t`. */
-  readonly cascades: readonly { readonly child: string; readonly on: string; readonly key: string }[];
+  /** The foreign keys by which its rows belong to others. */
+  readonly parents: readonly ForeignKey[];
+  /** Those by which others belong to its rows. */
+  readonly children: readonly ForeignKey[];
+}
+
+/** A foreign key of which at least one side is a replicated model. */
+export interface ForeignKey {
+  readonly name: string;
+  readonly child: Side;
+  readonly parent: Side;
+  /** Pairs of columns. */
+  readonly columns: readonly { readonly child: KeyColumn; readonly parent: KeyColumn }[];
+}
+
+export interface Side {
+  /** Quoted, with its schema. */
+  readonly table: string;
+  /** Null where it is not replicated. */
+  readonly model: string | null;
+}
+
+export interface KeyColumn {
+  /** Quoted. */
+  readonly column: string;
+  readonly type: string;
+  /** Null where the model has no such field. */
+  readonly field: string | null;
 }
 
 /**
@@ -44,13 +70,13 @@ export interface ModelTable extends ReplicatedModel {
 export async function describeTables(tx: Transaction, sources: readonly ModelSource[]): Promise<ModelTable[]> {
   const tables: ModelTable[] = [];
   for (const source of sources) tables.push(await describeTable(tx, source));
-  return parentsFirst(tx, await withCascades(tx, tables));
+  return parentsFirst(await withForeignKeys(tx, tables));
 }
 
 /** Describes a table anew, in place: another process has changed the model's fields since, and every holder of the description is to follow. */
 export async function refreshTable(tx: Transaction, table: ModelTable): Promise<void> {
   const [source] = await adoptFields(tx, [table.source]);
-  Object.assign(table, { ...(await describeTable(tx, source as ModelSource)), source: table.source, cascades: table.cascades });
+  Object.assign(table, { ...(await describeTable(tx, source as ModelSource)), source: table.source, parents: table.parents, children: table.children });
 }
 
 /** The row that shows these values: a column each. */
@@ -99,7 +125,8 @@ async function describeTable(tx: Transaction, source: ModelSource): Promise<Mode
     table: `${quote(schema as string)}.${quote(relation as string)}`,
     generation: Number(generation?.[0] ?? 1),
     source,
-    cascades: [],
+    parents: [],
+    children: [],
   };
 }
 
@@ -113,45 +140,52 @@ async function constant(tx: Transaction, expression: string | null | undefined, 
   return row?.[0] ?? undefined;
 }
 
-/** Finds the foreign keys between the tables that do more than refuse. */
-async function withCascades(tx: Transaction, tables: readonly ModelTable[]): Promise<ModelTable[]> {
+async function withForeignKeys(tx: Transaction, tables: readonly ModelTable[]): Promise<ModelTable[]> {
   const rows = await tx.query(
-    `SELECT parent.n - 1, child.n - 1, (
-              SELECT string_agg(format('c.%I = t.%I', ca.attname, pa.attname), ' AND ')
-                FROM unnest(f.conkey, f.confkey) AS k (c, p)
-                JOIN pg_attribute ca ON ca.attrelid = f.conrelid AND ca.attnum = k.c JOIN pg_attribute pa ON pa.attrelid = f.confrelid AND pa.attnum = k.p)
+    `SELECT f.conname, child.n - 1, parent.n - 1, quote_ident(cn.nspname) || '.' || quote_ident(cc.relname), quote_ident(pn.nspname) || '.' || quote_ident(pc.relname),
+            (SELECT json_agg(json_build_array(ca.attname, format_type(ca.atttypid, ca.atttypmod), pa.attname, format_type(pa.atttypid, pa.atttypmod)) ORDER BY k.n)
+               FROM unnest(f.conkey, f.confkey) WITH ORDINALITY AS k (c, p, n)
+               JOIN pg_attribute ca ON ca.attrelid = f.conrelid AND ca.attnum = k.c JOIN pg_attribute pa ON pa.attrelid = f.confrelid AND pa.attnum = k.p)
        FROM pg_constraint f
-       JOIN unnest($1::regclass[]) WITH ORDINALITY AS child (t, n) ON child.t = f.conrelid
-       JOIN unnest($1::regclass[]) WITH ORDINALITY AS parent (t, n) ON parent.t = f.confrelid
-      WHERE f.contype = 'f' AND f.confdeltype IN ('c', 'n', 'd')`,
+       JOIN pg_class cc ON cc.oid = f.conrelid JOIN pg_namespace cn ON cn.oid = cc.relnamespace
+       JOIN pg_class pc ON pc.oid = f.confrelid JOIN pg_namespace pn ON pn.oid = pc.relnamespace
+       LEFT JOIN unnest($1::regclass[]) WITH ORDINALITY AS child (t, n) ON child.t = f.conrelid
+       LEFT JOIN unnest($1::regclass[]) WITH ORDINALITY AS parent (t, n) ON parent.t = f.confrelid
+      WHERE f.contype = 'f' AND f.conparentid = 0 AND (child.n IS NOT NULL OR parent.n IS NOT NULL) ORDER BY f.conname`,
     [tables.map(({ table }) => table)],
   );
-  return tables.map((table, index) => ({
+  const at = (index: string | null | undefined): ModelTable | undefined => (index === null || index === undefined ? undefined : tables[Number(index)]);
+  const keys = rows.map(([name, child, parent, childTable, parentTable, columns]): ForeignKey => {
+    const fieldOf = (table: ModelTable | undefined, column: string): string | null =>
+      table === undefined ? null : ([table.keyColumn, ...table.columns].find((known) => known.column === column)?.field.name ?? null);
+    return {
+      name: name as string,
+      child: { table: childTable as string, model: at(child)?.name ?? null },
+      parent: { table: parentTable as string, model: at(parent)?.name ?? null },
+      columns: (JSON.parse(columns as string) as [string, string, string, string][]).map(([own, ownType, other, otherType]) => ({
+        child: { column: quote(own), type: ownType, field: fieldOf(at(child), quote(own)) },
+        parent: { column: quote(other), type: otherType, field: fieldOf(at(parent), quote(other)) },
+      })),
+    };
+  });
+  return tables.map((table) => ({
     ...table,
-    cascades: rows.flatMap(([parent, child, on]) => {
-      const other = tables[Number(child)] as ModelTable;
-      return Number(parent) === index ? [{ child: other.table, on: on as string, key: other.keyColumn.column }] : [];
-    }),
+    parents: keys.filter(({ child }) => child.model === table.name),
+    children: keys.filter(({ parent }) => parent.model === table.name),
   }));
 }
 
-async function parentsFirst(tx: Transaction, tables: readonly ModelTable[]): Promise<ModelTable[]> {
-  const rows = await tx.query(
-    `SELECT child.n - 1, parent.n - 1 FROM pg_constraint c
-       JOIN unnest($1::regclass[]) WITH ORDINALITY AS child (t, n) ON child.t = c.conrelid
-       JOIN unnest($1::regclass[]) WITH ORDINALITY AS parent (t, n) ON parent.t = c.confrelid
-      WHERE c.contype = 'f'`,
-    [tables.map(({ table }) => table)],
-  );
+function parentsFirst(tables: readonly ModelTable[]): ModelTable[] {
   const ordered = new Set<ModelTable>();
-  const visit = (index: number, path: readonly number[]): void => {
-    for (const [child, parent] of rows) {
+  const visit = (table: ModelTable, path: readonly ModelTable[]): void => {
+    for (const { parent } of table.parents) {
+      const above = tables.find(({ name }) => name === parent.model);
       // A circle has no first; what cannot be written yet waits for a second try.
-      if (Number(child) === index && !path.includes(Number(parent))) visit(Number(parent), [...path, index]);
+      if (above !== undefined && above !== table && !path.includes(above)) visit(above, [...path, table]);
     }
-    ordered.add(tables[index] as ModelTable);
+    ordered.add(table);
   };
-  tables.forEach((_table, index) => visit(index, []));
+  for (const table of tables) visit(table, []);
   return [...ordered];
 }
 

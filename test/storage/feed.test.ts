@@ -1,7 +1,8 @@
 /** The fold and the feed: nothing committed is left out, whenever it commits. */
 import { afterEach, describe, expect, it } from 'vitest';
 
-import { BATCH_BYTES, BATCH_RECORDS, fold, readFeed } from '../../src/storage/feed.ts';
+import { BATCH_RECORDS, fold, readFeed } from '../../src/storage/feed.ts';
+import { BATCH_BYTES } from '../../src/storage/sizes.ts';
 import { expectSame, statesOf, valuesOf } from '../support/compare.ts';
 import { openReplicas, type Replicas, type TestReplica } from '../support/replicas.ts';
 import { FAMILY, model } from '../support/schemas.ts';

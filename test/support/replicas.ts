@@ -24,7 +24,7 @@ import type { Leadership } from '../../src/services/leadership.ts';
 import { createLink, type Pushed } from '../../src/services/links.ts';
 import { createNotices } from '../../src/services/notices.ts';
 import { createSync } from '../../src/services/sync.ts';
-import { applyPolicy, retryWaiting } from '../../src/storage/apply.ts';
+import { applyPolicy, retryWaiting } from '../../src/storage/present.ts';
 import { openDatabase } from '../../src/storage/database.ts';
 import { fold } from '../../src/storage/feed.ts';
 import { openReplica, type Replica } from '../../src/storage/replica.ts';
@@ -214,7 +214,7 @@ async function openOne(name: string, slot: number, policy: Policy, schema: Schem
     wake: () => {},
     async settle() {
       await fold(replica, notices.conflicts);
-      await retryWaiting(replica, 200);
+      await retryWaiting(replica, 200, notices.conflicts);
     },
     close: async () => {},
   };
