@@ -4,7 +4,7 @@ import { latest } from '../replication/policy.ts';
 import { countPending } from '../storage/conflicts.ts';
 import { readAddresses } from '../storage/addresses.ts';
 import { readPeer, readPending } from '../storage/checkpoints.ts';
-import { readWaiting } from '../storage/present.ts';
+import { countWaiting, readWaiting } from '../storage/present.ts';
 import { countRecords, fenceSeconds, type Replica } from '../storage/replica.ts';
 import { pageSize, parse } from './input.ts';
 import { toJsonValues } from './values.ts';
@@ -42,6 +42,8 @@ export interface ReplicaStatus {
   peers(): Promise<PeerStatus[]>;
   /** Records set aside, in order of key, at most `first`. */
   waiting(first: number): Promise<WaitingRecord[]>;
+  /** How many records of each model are set aside. */
+  recordsWaiting(): Promise<ReadonlyMap<string, number>>;
   /** Age in seconds of the oldest transaction that writes; 0 where there is none. What it has written is not on its way before it commits. */
   fenceSeconds(): Promise<number>;
   /** True when the database answers and is migrated. */
@@ -82,6 +84,8 @@ export function createStatus(replica: Replica, leads: () => boolean): ReplicaSta
         return { model: table.name, recordId: key, reason: waiting ?? '', values: fields && toJsonValues(table, key, fields) };
       });
     },
+
+    recordsWaiting: () => countWaiting(replica),
 
     fenceSeconds: () => fenceSeconds(replica),
 

@@ -102,9 +102,15 @@ export function settle(record: StoredRecord, replica: Pick<Replica, 'name' | 'po
   const { state, row, writes, waiting, held } = record;
   const self = `${replica.name}.${record.incarnation}`;
   const view: View = waiting === null ? show(state, replica.policy, self, record.shown) : { fields: row, version: held };
-  const own = writes.map((write) => ({ ...write, replica: `${replica.name}.${write.replica}` }));
-  const [first, ...rest] = own;
-  if (first === undefined) return { ...record, settled: state, view };
+  const [opening] = writes;
+  if (opening === undefined) return { ...record, settled: state, view };
+  // The row was set aside: whoever made one anew had not seen what was written here before, which an entry of its own replica would cover all the same.
+  const unseen = waiting !== null && held === null;
+  const own = writes.map((write) => {
+    const id = `${replica.name}.${write.replica}`;
+    return { ...write, replica: unseen && state.some(({ vector }) => Object.hasOwn(vector, id)) ? `${id}x${opening.clock.toString(36)}` : id };
+  });
+  const [first, ...rest] = own as [LocalWrite, ...LocalWrite[]];
   // A write to a row that does not show the state has not seen the state: it becomes a side of its own.
   const settled =
     waiting === null

@@ -17,6 +17,8 @@ export interface MetricsSource {
   /** Per peer: consistency (0 to 1, null until compared), pending changes, lag in seconds. */
   peers(): Promise<readonly Pick<PeerStatus, 'name' | 'pendingChanges' | 'lagSeconds' | 'consistency'>[]>;
   pendingConflicts(): Promise<number>;
+  /** By model: records whose state cannot be shown in their table. */
+  recordsWaiting(): Promise<ReadonlyMap<string, number>>;
   /** Age in seconds of the oldest writing transaction, which holds the feed back; 0 when there is none. */
   fenceSeconds(): Promise<number>;
   /** Whether this gateway leads. */
@@ -92,6 +94,12 @@ export function createMetrics({ peers = [], models, source, logger }: MetricsOpt
   const lag = peerGauge('replication_lag_seconds', 'Age of the oldest change that the peer has not acknowledged.');
   const pendingConflicts = new Gauge({ name: 'replication_conflicts_pending', help: 'Conflicts that wait for a resolution.', registers });
   const leading = new Gauge({ name: 'replication_leading', help: '1 where this gateway leads the links of its replica to peers, 0 where another does.', registers });
+  const waiting = new Gauge({
+    name: 'replication_records_waiting',
+    help: 'Records whose state cannot be shown in their table.',
+    labelNames: ['model'],
+    registers,
+  });
   const fence = new Gauge({
     name: 'replication_feed_fence_seconds',
     help: 'Age of the oldest writing transaction, which holds the feed back.',
@@ -124,6 +132,12 @@ export function createMetrics({ peers = [], models, source, logger }: MetricsOpt
     {
       forget: () => pendingConflicts.remove(),
       read: async () => pendingConflicts.set(await withTimeout(source.pendingConflicts())),
+    },
+    {
+      forget: () => waiting.reset(),
+      async read() {
+        for (const [model, records] of await withTimeout(source.recordsWaiting())) waiting.set({ model }, records);
+      },
     },
     { forget: () => fence.remove(), read: async () => fence.set(await withTimeout(source.fenceSeconds())) },
   ];

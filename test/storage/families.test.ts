@@ -121,6 +121,19 @@ describe('a deletion', () => {
 });
 
 describe('children that wait', () => {
+  it('are not covered by a row made anew under their key: its writer had not seen them', async () => {
+    replicas = await openReplicas('ab', { schema: FAMILY });
+    await sql('a', `INSERT INTO parents VALUES ('p', 'P'), ('q', 'Q')`);
+    await replicas.rest();
+    await sql('a', `DELETE FROM parents WHERE id = 'p'`);
+    await sql('b', `INSERT INTO children VALUES ('c', 'p', 'unseen')`);
+    await replicas.rest();
+    await sql('b', `INSERT INTO children VALUES ('c', 'q', 'anew')`);
+    await replicas.rest();
+    await expectSame(replicas);
+    for (const name of ['a', 'b']) expect(await valuesOf(replicas.at(name), 'c', 'Child')).toEqual(['p,unseen', 'q,anew']);
+  });
+
   it('are all shown with their parent, however many', async () => {
     replicas = await openReplicas('ab', { schema: FAMILY });
     await sql('a', `INSERT INTO parents VALUES ('p', 'P')`);

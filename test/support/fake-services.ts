@@ -230,6 +230,7 @@ export function createFake(): Fake {
         ];
       },
       waiting: async (first) => [{ model: 'User', recordId: '9', reason: 'the email is taken', values: { nom: 'X' } }].slice(0, first),
+      recordsWaiting: async () => new Map(),
       fenceSeconds: async () => 0,
       async ready() {
         check('ready');

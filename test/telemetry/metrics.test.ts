@@ -13,6 +13,7 @@ const setup = (source: Partial<MetricsSource> = {}) => {
         { name: 'c', pendingChanges: 0, lagSeconds: 0, consistency: null },
       ],
       pendingConflicts: async () => 7,
+      recordsWaiting: async () => new Map([['User', 2]]),
       fenceSeconds: async () => 0.5,
       leading: () => true,
       ...source,
@@ -50,6 +51,7 @@ describe('the metrics', () => {
         'replication_lag_seconds{peer="b"} 1.5',
         'replication_lag_seconds{peer="c"} 0',
         'replication_conflicts_pending 7',
+        'replication_records_waiting{model="User"} 2',
         'replication_feed_fence_seconds 0.5',
       ].toSorted(),
     );
