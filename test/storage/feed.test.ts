@@ -126,6 +126,15 @@ describe('transactions of any length', () => {
   });
 });
 
+it('a fold takes no more values into memory at once than a batch holds', async () => {
+  replicas = await openReplicas('a');
+  const { sql, replica } = replicas.at('a');
+  await sql(`INSERT INTO things SELECT 'k' || n, repeat('x', 5000000), NULL FROM generate_series(1, 4) n`);
+  let transactions = 0;
+  expect(await fold(replica, () => transactions++)).toBe(4);
+  expect(transactions).toBe(4);
+});
+
 describe('a batch', () => {
   it('passes over what is left of a model that is replicated no more', async () => {
     await open('a');
