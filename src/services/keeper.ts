@@ -99,6 +99,10 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
   }
 
   schedule(pace.lookMs);
+  // What a peer sent may be what others wait for: they are tried at the next look.
+  const forget = notices.onChanged(() => {
+    retryAt = 0;
+  });
   let gathering = false;
   return {
     wake() {
@@ -112,6 +116,7 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
     settle,
     async close() {
       closed = true;
+      forget();
       if (timer) clearTimeout(timer);
       await (next ?? running)?.catch(() => {});
     },

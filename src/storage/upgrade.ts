@@ -37,16 +37,17 @@ export async function showCarried(
     const keys = rows.map(([key]) => key as string);
     if (keys.length === 0) return;
     last = keys.at(-1) as string;
-    await showHeld(tx, (await readRecords(tx, table, keys)).map((record) => settle(record, before)));
+    await showHeld(tx, before, (await readRecords(tx, table, keys)).map((record) => settle(record, before)));
     const records = (await readRecords(tx, table, keys)).map((record) => settle(record, before));
     await writeChanges(tx, before, now.clock, records.map((record) => toChange(before, now, record, added)));
   }
 }
 
 /** A row whose state cannot be shown holds an earlier version, and is to show all of that: the next write to it has seen it. */
-async function showHeld(tx: Transaction, records: readonly SettledRecord[]): Promise<void> {
+async function showHeld(tx: Transaction, replica: Replica, records: readonly SettledRecord[]): Promise<void> {
   await materialise(
     tx,
+    replica,
     records.flatMap((before) => {
       const { waiting, row, held, settled } = before;
       if (waiting === null || row === null || !held?.fields || before.writes.length > 0) return [];
