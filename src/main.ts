@@ -11,6 +11,7 @@ import { createPeerClient } from './peers/client.ts';
 import { createPeerEndpoint } from './peers/endpoint.ts';
 import { createRest } from './rest/app.ts';
 import { createServer } from './server.ts';
+import { createComparison } from './services/comparison.ts';
 import { createConflicts } from './services/conflicts.ts';
 import { parse, updateUserInput } from './services/input.ts';
 import { ServiceError } from './services/errors.ts';
@@ -20,6 +21,7 @@ import { createLeadership } from './services/leadership.ts';
 import { createNotices } from './services/notices.ts';
 import { createPeering } from './services/peering.ts';
 import { createRecords } from './services/records.ts';
+import { createRetention } from './services/retention.ts';
 import { createStatus } from './services/status.ts';
 import { createSync } from './services/sync.ts';
 import { createUsers } from './services/users.ts';
@@ -148,7 +150,11 @@ async function build(config: ReplicaConfig, log: Logger, onProgress: StartOption
   });
   closers.push(sync.close);
 
-  const status = createStatus(replica, () => leadership.leading);
+  const comparison = createComparison({ replica, keeper, notices, clientOf: sync.clientOf, syncTo: sync.syncTo });
+  const retention = createRetention(replica, config.conflictRetention, (error) => log.warn({ err: error }, 'deleting old conflicts from the log failed; it is tried again'));
+  closers.push(leadership.onLead(retention.start));
+
+  const status = createStatus(replica, () => leadership.leading, config.conflictRetention);
   const records = createRecords({ ...replica, db: lookups }, keeper);
   const conflicts = createConflicts({
     replica,
@@ -163,7 +169,7 @@ async function build(config: ReplicaConfig, log: Logger, onProgress: StartOption
     versionOf: async (key) => (await records.versions('User', [key]))[0] ?? null,
   });
   const peering = createPeering({ replica, status, channels: sync.channels, secret: peerSecret });
-  const services = { users, records, conflicts, sync, peering, status };
+  const services = { users, records, conflicts, sync, comparison, peering, status };
 
   const metrics = createMetrics({
     models: [...replica.tables.keys()],
@@ -182,7 +188,7 @@ async function build(config: ReplicaConfig, log: Logger, onProgress: StartOption
     graphql: createGraphQL({ services, prisma, logger: log }),
     rest: createRest({ services, metrics, logger: log }),
     peerEndpoint: createPeerEndpoint({
-      handlers: sync.handlers,
+      handlers: { ...sync.handlers, ...comparison.handlers },
       secret: peerSecret,
       onError: (error, path) => log.error({ err: error }, `answering ${path} failed`),
     }),

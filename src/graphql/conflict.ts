@@ -119,14 +119,17 @@ const resolutionResultType = builder.objectRef<ResolutionResult>('ResolutionResu
 builder.queryFields((t) => ({
   conflicts: t.field({
     type: [conflictType],
-    description: 'Newest first; every status where none is named. `after` is the id of the last conflict of the page before.',
+    description: 'Newest first; every status where none is named, and likewise `kind`, `model` and `recordId`. `after` is the id of the last conflict of the page before.',
     args: {
       status: t.arg({ type: conflictStatus }),
+      kind: t.arg({ type: conflictKind }),
+      model: t.arg.string(),
+      recordId: t.arg.id(),
       first: t.arg.int({ defaultValue: DEFAULT_PAGE }),
       after: t.arg.id(),
     },
-    resolve: (_root, { status, first, after }, { services }) =>
-      services.conflicts.list({ status, first: first ?? undefined, after: after ?? undefined }),
+    resolve: (_root, { first, after, ...filter }, { services }) =>
+      services.conflicts.list({ ...filter, first: first ?? undefined, after: after ?? undefined }),
   }),
   conflict: t.field({
     type: conflictType,
@@ -172,7 +175,7 @@ builder.subscriptionFields((t) => ({
   conflictDetected: t.field({
     type: conflictType,
     description:
-      'Each conflict as this replica detects it. With `after`, first all detected since that conflict, whatever their status, so that nothing is missed across a reconnect; an unknown id is BAD_USER_INPUT.',
+      'Each conflict as this replica detects it. With `after`, first all detected since that conflict, whatever their status, so that nothing is missed across a reconnect; an unknown id is BAD_USER_INPUT. The conflict `after` itself may have been deleted from the log since (CONFLICT_RETENTION): what the log still holds follows.',
     args: { after: t.arg.id() },
     subscribe: (_root, { after }, { services, closing }) =>
       endable((signal) => services.conflicts.detected(after ?? undefined, signal), closing),

@@ -51,6 +51,14 @@ const replicaType = builder.objectRef<ReplicaStatus>('Replica').implement({
     peers: t.field({ type: [peerType], resolve: (status) => status.peers() }),
     records: t.int({ resolve: (status) => status.records() }),
     pendingConflicts: t.int({ resolve: (status) => status.pendingConflicts() }),
+    resolvedConflicts: t.int({
+      description: 'Resolved conflicts that the log still holds.',
+      resolve: (status) => status.resolvedConflicts(),
+    }),
+    conflictRetentionSeconds: t.exposeFloat('conflictRetentionSeconds', {
+      nullable: true,
+      description: 'How long the log holds a conflict after it was resolved (CONFLICT_RETENTION); null: for ever.',
+    }),
     waiting: t.field({
       type: [waitingRecordType],
       description: 'The records that wait to be shown, in order of key.',

@@ -2,6 +2,7 @@
 import type { GraphQLSchema } from 'graphql';
 
 import { builder } from './builder.ts';
+import './comparison.ts';
 import './conflict.ts';
 import './replica.ts';
 import './scalars.ts';

@@ -5,14 +5,20 @@ import {
   changesResponse,
   digestResponse,
   handshakeResponse,
+  inspectResponse,
   refusal,
+  resendResponse,
   type ChangesRequest,
   type ChangesResponse,
   type DigestRequest,
   type DigestResponse,
   type HandshakeRequest,
   type HandshakeResponse,
+  type InspectRequest,
+  type InspectResponse,
   type RefusalCode,
+  type ResendRequest,
+  type ResendResponse,
 } from '../replication/protocol.ts';
 
 export interface PeerClientOptions {
@@ -32,6 +38,8 @@ export interface PeerClient {
   handshake(request: HandshakeRequest, signal?: AbortSignal): Promise<HandshakeResponse>;
   changes(request: ChangesRequest, signal?: AbortSignal): Promise<ChangesResponse>;
   digest(request: DigestRequest, signal?: AbortSignal): Promise<DigestResponse>;
+  inspect(request: InspectRequest, signal?: AbortSignal): Promise<InspectResponse>;
+  resend(request: ResendRequest, signal?: AbortSignal): Promise<ResendResponse>;
 }
 
 /** The peer did not answer, or not to the end. */
@@ -108,6 +116,8 @@ export function createPeerClient({ name, url, secret, patience = PATIENCE }: Pee
     handshake: (request, signal) => post('handshake', request, handshakeResponse, patience.handshake, signal),
     changes: (request, signal) => post('changes', request, changesResponse, patience.changes, signal),
     digest: (request, signal) => post('digest', request, digestResponse, patience.handshake, signal),
+    inspect: (request, signal) => post('inspect', request, inspectResponse, patience.changes, signal),
+    resend: (request, signal) => post('resend', request, resendResponse, patience.changes, signal),
   };
 }
 

@@ -1,5 +1,5 @@
 /**
- * Answering peers: `POST /replication/v1/{handshake,changes,digest}`. Whatever comes in is checked whole before anything is done, and nothing of it can take the replica down.
+ * Answering peers: `POST /replication/v1/{handshake,changes,digest,inspect,resend}`. Whatever comes in is checked whole before anything is done, and nothing of it can take the replica down.
  */
 import { createHash, timingSafeEqual } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
@@ -9,14 +9,20 @@ import {
   changesRequest,
   digestRequest,
   handshakeRequest,
+  inspectRequest,
+  resendRequest,
   type ChangesRequest,
   type ChangesResponse,
   type DigestRequest,
   type DigestResponse,
   type HandshakeRequest,
   type HandshakeResponse,
+  type InspectRequest,
+  type InspectResponse,
   type Refusal,
   type RefusalCode,
+  type ResendRequest,
+  type ResendResponse,
 } from '../replication/protocol.ts';
 
 /** What answers the messages. Each may throw a RefusalError; any other error is told to the peer as FAILED, without its text. */
@@ -24,6 +30,8 @@ export interface PeerHandlers {
   handshake(request: HandshakeRequest): Promise<HandshakeResponse>;
   changes(request: ChangesRequest): Promise<ChangesResponse>;
   digest(request: DigestRequest): Promise<DigestResponse>;
+  inspect(request: InspectRequest): Promise<InspectResponse>;
+  resend(request: ResendRequest): Promise<ResendResponse>;
 }
 
 export interface PeerEndpointOptions {
@@ -60,6 +68,8 @@ export function createPeerEndpoint({ handlers, secret, onError }: PeerEndpointOp
     '/replication/v1/handshake': (body) => handlers.handshake(check(handshakeRequest, body)),
     '/replication/v1/changes': (body) => handlers.changes(check(changesRequest, body)),
     '/replication/v1/digest': (body) => handlers.digest(check(digestRequest, body)),
+    '/replication/v1/inspect': (body) => handlers.inspect(check(inspectRequest, body)),
+    '/replication/v1/resend': (body) => handlers.resend(check(resendRequest, body)),
   };
 
   async function answer(request: IncomingMessage): Promise<object> {

@@ -113,6 +113,52 @@ export const digestResponse = z.strictObject({
   keys: z.array(z.tuple([z.string(), z.string(), z.string()])),
 });
 
+const bucketName = z.tuple([z.string().max(63), z.number().int().min(0)]);
+const recordName = z.tuple([z.string().max(63), text]);
+const hash = z.string().regex(/^-?\d{1,19}$/);
+
+export const inspectRequest = z.strictObject({
+  protocol: z.literal(PROTOCOL),
+  sender: z.strictObject({ name, incarnation }),
+  /** How far the sender has taken the receiver's feed: what lies behind is on its way to it. */
+  taken: taken.nullable(),
+  buckets: z.array(bucketName).max(1024),
+  /** Compute the hashes from what is stored now, and hash the models' rows too. */
+  deep: z.boolean(),
+  /** The sender's fields by model, for a deep look: rows are compared where they have the same. */
+  fields: z.record(z.string().max(63), z.array(z.string().max(63)).max(1600)),
+  /** Answer with the records; otherwise with the digests of the buckets. */
+  keys: z.boolean(),
+});
+
+export const inspectResponse = z.strictObject({
+  incarnation,
+  /** How far the receiver has taken the sender's feed. */
+  taken: taken.nullable(),
+  /** [model, bucket, records, hash, hash of the rows] */
+  digests: z.array(z.tuple([z.string(), z.number().int(), z.number().int(), hash, hash])),
+  /** [model, key, hash, whether it is on its way to the sender, hash of the row] */
+  keys: z.array(z.tuple([z.string(), z.string(), hash, z.boolean(), hash.nullable()])),
+});
+
+export const resendRequest = z.strictObject({
+  protocol: z.literal(PROTOCOL),
+  sender: z.strictObject({ name, id: z.uuid() }),
+  keys: z.array(recordName).max(1000),
+  /** Whose digests are to be counted anew. */
+  buckets: z.array(bucketName).max(1024),
+  /** Give the records a new place in the feed; otherwise only tell their states. */
+  touch: z.boolean(),
+});
+
+export const resendResponse = z.strictObject({
+  incarnation,
+  /** How many of the records asked for, from the first on, this answers; the others are to be asked for again. */
+  count: z.number().int().min(0),
+  /** The states of those of them that are known. */
+  records: z.array(record),
+});
+
 /** A refusal: what happened and what to change, in words; `code` for the program. */
 export const refusal = z.object({
   code: z.enum(['REFUSED', 'CHECKPOINT_MISMATCH', 'BAD_MESSAGE', 'UNAUTHENTICATED', 'TOO_LARGE', 'FAILED']),
@@ -126,6 +172,10 @@ export type ChangesRequest = z.infer<typeof changesRequest>;
 export type ChangesResponse = z.infer<typeof changesResponse>;
 export type DigestRequest = z.infer<typeof digestRequest>;
 export type DigestResponse = z.infer<typeof digestResponse>;
+export type InspectRequest = z.infer<typeof inspectRequest>;
+export type InspectResponse = z.infer<typeof inspectResponse>;
+export type ResendRequest = z.infer<typeof resendRequest>;
+export type ResendResponse = z.infer<typeof resendResponse>;
 export type Refusal = z.infer<typeof refusal>;
 export type RefusalCode = Refusal['code'];
 export type RosterMember = z.infer<typeof member>;

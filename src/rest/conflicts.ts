@@ -7,6 +7,8 @@ import type { Services } from '../services/services.ts';
 import { problem } from './problem.ts';
 import { json, numberParameter, problems, readJson, type Route } from './route.ts';
 
+const KINDS = { update_update: 'UPDATE_UPDATE', update_delete: 'UPDATE_DELETE', insert_insert: 'INSERT_INSERT', unique: 'UNIQUE' } as const;
+const kindSchema = z.enum(['update_update', 'update_delete', 'insert_insert', 'unique']);
 const localNumber = z.union([z.int(), z.string()]);
 const record = z.record(z.string(), z.unknown());
 
@@ -16,7 +18,7 @@ const conflictSchema = z
     timestamp: z.iso.datetime().openapi({ description: 'When it was detected.' }),
     model: z.string(),
     record_id: localNumber,
-    kind: z.enum(['update_update', 'update_delete', 'insert_insert', 'unique']),
+    kind: kindSchema,
     status: z.enum(['pending', 'resolved']),
     fields: z.array(z.string()),
     resolution: z.enum(['latest', 'field-wise', 'manual']).nullable(),
@@ -52,6 +54,9 @@ export function conflictRoutes({ conflicts }: Services): Route[] {
       request: {
         query: z.object({
           status: statusSchema.optional(),
+          kind: kindSchema.optional(),
+          model: z.string().optional(),
+          record_id: z.string().optional(),
           first: pageSize.optional().openapi({ default: 100, description: 'How many at most.' }),
           after: localNumberInput.optional().openapi({ description: 'The id of the last conflict of the page before.' }),
         }),
@@ -59,8 +64,12 @@ export function conflictRoutes({ conflicts }: Services): Route[] {
       responses: { 200: json('The conflicts.', z.array(conflictSchema)), ...problems(400) },
       async handle({ req }) {
         const status = parse(statusSchema.optional(), req.query('status'), 'status');
+        const kind = parse(kindSchema.optional(), req.query('kind'), 'kind');
         const list = await conflicts.list({
           status: status === undefined ? undefined : status === 'pending' ? 'PENDING' : 'RESOLVED',
+          kind: kind && KINDS[kind],
+          model: req.query('model'),
+          recordId: req.query('record_id'),
           first: numberParameter(req.query('first')),
           after: req.query('after'),
         });

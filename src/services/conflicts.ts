@@ -5,7 +5,6 @@ import type { ReplicatedModel } from '../replication/model.ts';
 import { foldByName, lastWrite, type Fields, type Vector } from '../replication/version.ts';
 import { decide, NoSuchSideError, NotShownError, type Decision } from '../storage/apply.ts';
 import {
-  countPending,
   detectedAfter,
   lastConflict,
   listConflicts,
@@ -14,6 +13,7 @@ import {
   resolvedAfter,
   type ConflictEntry,
 } from '../storage/conflicts.ts';
+import { countConflicts, lastIdGiven } from '../storage/conflict-log.ts';
 import type { Replica } from '../storage/replica.ts';
 import { ServiceError } from './errors.ts';
 import { localId, pageSize, parse } from './input.ts';
@@ -71,9 +71,19 @@ export interface ResolutionResult {
   readonly durationMs: number;
 }
 
+/** Which conflicts to list; each but the last two leaves out those that do not fit. */
+export interface ConflictQuery {
+  readonly status?: ConflictStatus | null | undefined;
+  readonly kind?: ConflictKind | null | undefined;
+  readonly model?: unknown;
+  readonly recordId?: unknown;
+  readonly first?: unknown;
+  readonly after?: unknown;
+}
+
 export interface Conflicts {
   /** Newest first, those older than the conflict `after`; `first` is 1 to 1000, 100 where it is not given. */
-  list(page: { status?: ConflictStatus | null | undefined; first?: unknown; after?: unknown }): Promise<Conflict[]>;
+  list(page: ConflictQuery): Promise<Conflict[]>;
   get(id: unknown): Promise<Conflict | null>;
   /**
    * Resolves those named, or all that are pending, and carries the outcome to the peers that can be reached.
@@ -86,8 +96,8 @@ export interface Conflicts {
    */
   resolveOne(id: unknown, choice: { chosenVersion?: unknown; values?: unknown }): Promise<Conflict>;
   /**
-   * Each conflict as it is detected; with `after`, first all detected since that conflict. Ends when the signal aborts.
-   * @throws ServiceError BAD_USER_INPUT (an unknown id), before the first value.
+   * Each conflict as it is detected; with `after`, first all detected since that conflict (which may be deleted from the log by now). Ends when the signal aborts.
+   * @throws ServiceError BAD_USER_INPUT (an id that was never given out), before the first value.
    */
   detected(after: unknown, signal?: AbortSignal): Promise<AsyncIterableIterator<Conflict>>;
   resolvedFromNow(signal?: AbortSignal): Promise<AsyncIterableIterator<Conflict>>;
@@ -106,12 +116,16 @@ export interface ConflictsOptions {
   readonly deliver: () => Promise<Undelivered[]>;
 }
 
-/** Conflicts that one transaction resolves. */
-const RESOLVED_AT_ONCE = 1_000;
+/** Conflicts that one transaction resolves: it holds the state lock, and syncs and folds take their turn between two. */
+const RESOLVED_AT_ONCE = 500;
+/** Of those resolved, as many as a page may show. */
+const SHOWN = 1_000;
 const MAX_IDS = 10_000;
 
 const idList = z.array(localId).max(MAX_IDS);
 const sideName = z.string().max(64);
+/** A model's name, or a record's key. */
+const wanted = z.string().max(1_000).refine((value) => !value.includes('\0') && value.isWellFormed(), 'is no text that the database can hold').nullish();
 
 export function createConflicts({ replica, keeper, notices, parsers, deliver }: ConflictsOptions): Conflicts {
   const { db, tables } = replica;
@@ -122,7 +136,7 @@ export function createConflicts({ replica, keeper, notices, parsers, deliver }: 
     return entry ? show(entry) : null;
   }
 
-  /** Resolves by id, a transaction for each thousand. */
+  /** Resolves by id, a transaction for each portion. */
   async function resolveAllOf(ids: readonly string[], decision: Decision, strict: boolean): Promise<string[]> {
     const resolved: string[] = [];
     for (let i = 0; i < ids.length; i += RESOLVED_AT_ONCE) {
@@ -133,14 +147,25 @@ export function createConflicts({ replica, keeper, notices, parsers, deliver }: 
     return resolved;
   }
 
-  async function idsPending(): Promise<string[]> {
+  /** Resolves all that are pending now; of any number of them the first are remembered. */
+  async function resolvePending(decision: Decision): Promise<Resolved> {
     const { id: upTo } = await lastConflict(db);
-    const ids: string[] = [];
-    for (;;) {
-      const more = await pendingIds(db, ids.at(-1) ?? '0', upTo, 10_000);
-      ids.push(...more);
-      if (more.length < 10_000) return ids;
+    const first: string[] = [];
+    let count = 0;
+    for (let after = '0'; ; ) {
+      const ids = await pendingIds(db, after, upTo, RESOLVED_AT_ONCE);
+      const resolved = await resolveAllOf(ids, decision, false);
+      count += resolved.length;
+      first.push(...resolved.slice(0, SHOWN - first.length));
+      const last = ids.at(-1);
+      if (last === undefined || ids.length < RESOLVED_AT_ONCE) return { count, first };
+      after = last;
     }
+  }
+
+  async function resolveNamed(ids: readonly string[], decision: Decision): Promise<Resolved> {
+    const resolved = await resolveAllOf(ids, decision, false);
+    return { count: resolved.length, first: resolved.slice(0, SHOWN) };
   }
 
   async function idsNamed(value: unknown): Promise<string[]> {
@@ -152,9 +177,12 @@ export function createConflicts({ replica, keeper, notices, parsers, deliver }: 
   }
 
   return {
-    async list({ status, first, after }) {
+    async list({ status, kind, model, recordId, first, after }) {
       const page = {
         status: status ?? null,
+        kind: kind ?? null,
+        model: parse(wanted, model, 'model') ?? null,
+        key: parse(wanted, recordId, 'recordId') ?? null,
         first: first === undefined || first === null ? 100 : parse(pageSize, first, 'first'),
         before: after === undefined || after === null ? null : parse(localId, after, 'after'),
       };
@@ -171,15 +199,15 @@ export function createConflicts({ replica, keeper, notices, parsers, deliver }: 
     async resolveAll(strategy, ids) {
       const began = performance.now();
       await keeper.settle();
-      const wanted = ids === undefined || ids === null ? await idsPending() : await idsNamed(ids);
-      const resolved = await resolveAllOf(wanted, { strategy: strategy === 'LATEST' ? 'latest' : 'field-wise' }, false);
-      const undelivered = resolved.length > 0 ? await deliver() : [];
+      const decision: Decision = { strategy: strategy === 'LATEST' ? 'latest' : 'field-wise' };
+      const resolved = ids === undefined || ids === null ? await resolvePending(decision) : await resolveNamed(await idsNamed(ids), decision);
+      const undelivered = resolved.count > 0 ? await deliver() : [];
       return {
-        resolved: resolved.length,
-        remaining: await countPending(db),
+        resolved: resolved.count,
+        remaining: (await countConflicts(db)).pending,
         undelivered,
         durationMs: performance.now() - began,
-        conflicts: async (first) => (await readConflicts(db, resolved.slice(0, parse(pageSize, first, 'first')))).map(show),
+        conflicts: async (first) => (await readConflicts(db, resolved.first.slice(0, parse(pageSize, first, 'first')))).map(show),
       };
     },
 
@@ -214,7 +242,8 @@ export function createConflicts({ replica, keeper, notices, parsers, deliver }: 
       let from = last.id;
       if (after !== undefined && after !== null) {
         from = parse(localId, after, 'after');
-        if ((await one(from)) === null) throw new ServiceError('BAD_USER_INPUT', `there is no conflict ${from} to go on after.`, [{ field: 'after', message: 'is no conflict of this replica' }]);
+        // One that is deleted since was given out all the same, and what came after it follows.
+        if (BigInt(from) > BigInt(await lastIdGiven(db))) throw new ServiceError('BAD_USER_INPUT', `there is no conflict ${from} to go on after.`, [{ field: 'after', message: 'is no conflict of this replica' }]);
       }
       return follow(notices, from, async (id, limit) => (await detectedAfter(db, id, limit)).map((entry) => [entry.id, show(entry)]), signal);
     },
@@ -224,6 +253,12 @@ export function createConflicts({ replica, keeper, notices, parsers, deliver }: 
       return follow(notices, resolvedSeq, async (seq, limit) => (await resolvedAfter(db, seq, limit)).map((entry) => [entry.resolvedSeq as string, show(entry)]), signal);
     },
   };
+}
+
+interface Resolved {
+  readonly count: number;
+  /** The ids of the first of them. */
+  readonly first: readonly string[];
 }
 
 /** An entry of the log as the API shows it. */

@@ -20,7 +20,7 @@ export interface HandlersOptions {
 /** The receiver's differing states that one answer holds, in bytes, about; the others go with its own feed. */
 const REPORTED_BYTES = 16 * 1024 * 1024;
 
-export function createHandlers({ replica, channels, introductions, notices, events }: HandlersOptions): PeerHandlers {
+export function createHandlers({ replica, channels, introductions, notices, events }: HandlersOptions): Omit<PeerHandlers, 'inspect' | 'resend'> {
   async function senderIsKnown(sender: { readonly name: string; readonly id: string }): Promise<void> {
     const known = (await readRoster(replica.db)).some(({ id, name }) => id === sender.id && name === sender.name);
     if (!known) throw new RefusalError('REFUSED', `it does not know replica "${sender.name}". Begin with a handshake`);

@@ -1,4 +1,5 @@
 /** The services of one replica, as the edges take them. */
+import type { ComparisonService } from './comparison.ts';
 import type { Conflicts } from './conflicts.ts';
 import type { Peering } from './peering.ts';
 import type { Records } from './records.ts';
@@ -12,5 +13,6 @@ export interface Services {
   readonly conflicts: Conflicts;
   readonly sync: Sync;
   readonly peering: Peering;
+  readonly comparison: Pick<ComparisonService, 'compare' | 'repair'>;
   readonly status: ReplicaStatus;
 }

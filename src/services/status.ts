@@ -1,7 +1,7 @@
 /** What this replica knows of itself and of its peers. */
 import { stampToInstant } from '../replication/clock.ts';
 import { latest } from '../replication/policy.ts';
-import { countPending } from '../storage/conflicts.ts';
+import { countConflicts } from '../storage/conflict-log.ts';
 import { readAddresses } from '../storage/addresses.ts';
 import { readPeer, readPending } from '../storage/checkpoints.ts';
 import { countWaiting, readWaiting } from '../storage/present.ts';
@@ -39,6 +39,10 @@ export interface ReplicaStatus {
   leading(): boolean;
   records(): Promise<number>;
   pendingConflicts(): Promise<number>;
+  /** Those that the log still holds. */
+  resolvedConflicts(): Promise<number>;
+  /** How long it holds them; null: for ever. */
+  readonly conflictRetentionSeconds: number | null;
   peers(): Promise<PeerStatus[]>;
   /** Records set aside, in order of key, at most `first`. */
   waiting(first: number): Promise<WaitingRecord[]>;
@@ -50,13 +54,20 @@ export interface ReplicaStatus {
   ready(): Promise<boolean>;
 }
 
-/** All of it is read from the database, so that every gateway of a replica tells the same. @param leads - Whether this gateway leads now. */
-export function createStatus(replica: Replica, leads: () => boolean): ReplicaStatus {
+/**
+ * All of it is read from the database, so that every gateway of a replica tells the same.
+ *
+ * @param leads - Whether this gateway leads now.
+ * @param conflictRetention - How long resolved conflicts stay in the log, in seconds; Infinity: for ever.
+ */
+export function createStatus(replica: Replica, leads: () => boolean, conflictRetention: number): ReplicaStatus {
   return {
     name: replica.name,
     leading: leads,
     records: () => countRecords(replica),
-    pendingConflicts: () => countPending(replica.db),
+    conflictRetentionSeconds: Number.isFinite(conflictRetention) ? conflictRetention : null,
+    pendingConflicts: async () => (await countConflicts(replica.db)).pending,
+    resolvedConflicts: async () => (await countConflicts(replica.db)).resolved,
 
     async peers() {
       const addresses = await readAddresses(replica.db);

@@ -1,6 +1,7 @@
 /** Sending this replica's changes to its peers, and taking over theirs. */
 import { setTimeout as sleep } from 'node:timers/promises';
 
+import type { PeerClient } from '../peers/client.ts';
 import type { PeerHandlers } from '../peers/endpoint.ts';
 import { storeOwed } from '../storage/checkpoints.ts';
 import { pendingOf, readConflicts, type ConflictEntry } from '../storage/conflicts.ts';
@@ -36,8 +37,10 @@ export interface Sync {
 
 export interface SyncService extends Sync {
   readonly channels: Pick<Channels, 'refresh' | 'start'>;
+  /** @throws ServiceError UNKNOWN_PEER. */
+  clientOf(peer: string): Promise<PeerClient>;
   /** What answers the peers. */
-  readonly handlers: PeerHandlers;
+  readonly handlers: Omit<PeerHandlers, 'inspect' | 'resend'>;
   /** Carries a resolution to every peer that can be reached; what cannot be is owed, and goes with the next sync in either direction. */
   deliver(): Promise<Undelivered[]>;
   close(): Promise<void>;
@@ -75,6 +78,8 @@ export function createSync(options: ChannelsOptions): SyncService {
   return {
     channels,
     handlers: createHandlers({ replica, channels, introductions, notices, events }),
+
+    clientOf: async (name) => (await find(name)).client,
 
     async syncTo(name) {
       const channel = await find(name);

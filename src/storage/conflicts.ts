@@ -6,6 +6,7 @@ import { differingFields, isConflict, kindOf, outcome, type ConflictKind } from 
 import { sameState, type State } from '../replication/merge.ts';
 import type { Fields, Strategy } from '../replication/version.ts';
 import type { Change } from './changes.ts';
+import { findConflicts, type ConflictPage } from './conflict-log.ts';
 import type { Database, Row, Transaction } from './database.ts';
 import { decodeState, encodeState } from './records.ts';
 import type { Replica } from './replica.ts';
@@ -81,17 +82,9 @@ export async function logConflicts(tx: Transaction, replica: Replica, clock: num
   return { detected, resolved: [...resolved, ...(replica.policy === 'manual' ? [] : detected.map(() => ({ strategy: replica.policy, seconds: 0 })))] };
 }
 
-/** Entries newest first, those older than `before`. */
-export async function listConflicts(
-  db: Pick<Database, 'query'>,
-  page: { readonly status: ConflictEntry['status'] | null; readonly first: number; readonly before: string | null },
-): Promise<ConflictEntry[]> {
-  const rows = await db.query(
-    `SELECT ${COLUMNS} FROM replication.conflict
-      WHERE ($1::text IS NULL OR status = $1) AND ($2::bigint IS NULL OR id < $2) ORDER BY id DESC LIMIT $3`,
-    [page.status, page.before, page.first],
-  );
-  return rows.map(toEntry);
+/** A page of entries, newest first. */
+export async function listConflicts(db: Pick<Database, 'query'>, page: ConflictPage): Promise<ConflictEntry[]> {
+  return (await readConflicts(db, await findConflicts(db, page))).toReversed();
 }
 
 /** Entries by id, in order of id; unknown ids are left out. */
@@ -130,11 +123,6 @@ export async function lastConflict(db: Pick<Database, 'query'>): Promise<{ reado
     'SELECT coalesce((SELECT max(id) FROM replication.conflict), 0), coalesce((SELECT max(resolved_seq) FROM replication.conflict), 0)',
   );
   return { id: row?.[0] ?? '0', resolvedSeq: row?.[1] ?? '0' };
-}
-
-export async function countPending(db: Pick<Database, 'query'>): Promise<number> {
-  const [row] = await db.query(`SELECT count(*) FROM replication.conflict WHERE status = 'PENDING'`);
-  return Number(row?.[0]);
 }
 
 /** Ids of pending conflicts after `after`, in order. */

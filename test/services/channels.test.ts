@@ -67,7 +67,7 @@ function silent(name: string, url: string): PeerClient {
       if (signal) asked.set(url, signal);
       signal?.addEventListener('abort', () => reject(new PeerUnreachableError('given up')));
     });
-  return { name, url, handshake: ask, changes: ask, digest: ask };
+  return { name, url, handshake: ask, changes: ask, digest: ask, inspect: ask, resend: ask };
 }
 const isAsked = (url: string) => vi.waitFor(() => expect(asked.has(url)).toBe(true));
 

@@ -1,5 +1,6 @@
 /** Services in memory, for tests of the edges: they validate as the real ones do, and keep everything in maps. */
 import type { PrismaClient } from '../../src/generated/prisma/client.ts';
+import type { Comparison } from '../../src/services/comparison.ts';
 import type { Conflict, ResolutionResult } from '../../src/services/conflicts.ts';
 import { ServiceError } from '../../src/services/errors.ts';
 import { createUserInput, localId, pageSize, parse, updateUserInput, userId } from '../../src/services/input.ts';
@@ -218,11 +219,17 @@ export function createFake(): Fake {
         return { name, url: 'http://127.0.0.1:8002', state: 'CONNECTED', lastSyncAt: NOW, pendingChanges: 0, lagSeconds: 0, consistency: 1 };
       },
     },
+    comparison: {
+      compare: async (peer) => compared(peer),
+      repair: async (peer, { dryRun }) => ({ before: compared(peer), after: dryRun ? null : compared(peer), mended: 1, durationMs: 2 }),
+    },
     status: {
       name: 'a',
       leading: () => true,
       records: async () => users.size,
       pendingConflicts: async () => conflicts.size,
+      resolvedConflicts: async () => 0,
+      conflictRetentionSeconds: 7_776_000,
       async peers() {
         check('peers');
         return [
@@ -254,6 +261,18 @@ export function createFake(): Fake {
     fail: (what, error) => failures.set(what, error),
   };
 }
+
+const compared = (peer: string): Comparison => ({
+  peer,
+  records: 3,
+  same: 1,
+  onTheirWay: 1,
+  differing: 1,
+  corrupted: 0,
+  ratio: 1 / 3,
+  samples: [{ model: 'User', recordId: '1', difference: 'DIFFERING', here: [{ values: { nom: 'Ada' }, version: { a: '1' } }], there: [] }],
+  durationMs: 1,
+});
 
 function page(first: unknown): number {
   return parse(pageSize, first ?? 100, 'first');

@@ -13,11 +13,16 @@ import {
   changesResponse,
   digestRequest,
   digestResponse,
+  inspectRequest,
+  inspectResponse,
+  resendRequest,
+  resendResponse,
   handshakeRequest,
   handshakeResponse,
   type ChangesRequest,
   type ChangesResponse,
 } from '../../src/replication/protocol.ts';
+import { createComparison, type ComparisonService } from '../../src/services/comparison.ts';
 import { createIntroductions } from '../../src/services/introductions.ts';
 import type { Keeper } from '../../src/services/keeper.ts';
 import type { Leadership } from '../../src/services/leadership.ts';
@@ -43,6 +48,8 @@ export interface TestReplica {
   /** Runs `work` on a connection of its own. */
   session<T>(work: (client: pg.PoolClient) => Promise<T>): Promise<T>;
   settle(): Promise<void>;
+  /** What compares it with another. */
+  comparison(peer: TestReplica): ComparisonService;
 }
 
 /** What becomes of a batch: its answer arrives, it does not, it comes twice, or its second half is missing; or its answer does not arrive. */
@@ -232,13 +239,22 @@ async function openOne(name: string, slot: number, policy: Policy, schema: Schem
     live: false,
     random: () => 0,
   });
+  const comparisonWith = (peer: TestReplica | null): ComparisonService =>
+    createComparison({
+      replica,
+      keeper,
+      notices,
+      clientOf: async () => clientTo(peer as TestReplica, []),
+      syncTo: async () => void (peer && (await createLink({ replica, client: clientTo(peer, []), introductions, keeper, notices }).push(false, false))),
+    });
   return {
     name,
     url: database.url,
     database,
     replica,
     problems,
-    handlers: service.handlers,
+    handlers: { ...service.handlers, ...comparisonWith(null).handlers },
+    comparison: (peer) => comparisonWith(peer),
     async sql(text, values = []) {
       const { rows } = await writers.query<Record<string, string | null>>(text, [...values]);
       return rows;
@@ -270,6 +286,8 @@ function clientTo({ name, handlers }: TestReplica, fates: Fate[]): PeerClient {
     url: `memory:${name}`,
     handshake: async (request) => handshakeResponse.parse(wire(await answered(() => handlers.handshake(handshakeRequest.parse(wire(request)))))),
     digest: async (request) => digestResponse.parse(wire(await answered(() => handlers.digest(digestRequest.parse(wire(request)))))),
+    inspect: async (request) => inspectResponse.parse(wire(await answered(() => handlers.inspect(inspectRequest.parse(wire(request)))))),
+    resend: async (request) => resendResponse.parse(wire(await answered(() => handlers.resend(resendRequest.parse(wire(request)))))),
     async changes(request) {
       const fate = fates.shift() ?? 'arrives';
       if (fate === 'batch lost') throw new LostError('the batch was lost');
