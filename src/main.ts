@@ -166,7 +166,7 @@ async function build(config: ReplicaConfig, log: Logger, onProgress: StartOption
   const users = createUsers({
     prisma,
     keeper,
-    versionOf: async (key) => (await records.versions('User', [key]))[0] ?? null,
+    look: (keys) => records.look('User', keys),
   });
   const peering = createPeering({ replica, status, channels: sync.channels, secret: peerSecret });
   const services = { users, records, conflicts, sync, comparison, peering, status };

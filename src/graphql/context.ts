@@ -3,8 +3,8 @@ import DataLoader from 'dataloader';
 
 import type { PrismaClient } from '../generated/prisma/client.ts';
 import type { Conflict } from '../services/conflicts.ts';
-import type { RecordVersion } from '../services/records.ts';
 import type { Services } from '../services/services.ts';
+import type { UserRow, VersionedUser } from '../services/users.ts';
 
 export interface Context {
   readonly services: Services;
@@ -19,14 +19,15 @@ export interface Context {
 
 /** One question for all the records of an operation instead of one a record. */
 export interface Loaders {
-  versions(model: string): DataLoader<string, RecordVersion | null>;
+  /** Users as they are now, with their versions. */
+  readonly versioned: DataLoader<UserRow, VersionedUser>;
   conflicts(model: string): DataLoader<string, Conflict | null>;
 }
 
 /** @returns loaders that batch but never remember: a mutation's second field must see what the first one wrote. */
-export function createLoaders({ records }: Services): Loaders {
+export function createLoaders({ records, users }: Services): Loaders {
   return {
-    versions: byModel((model, keys) => records.versions(model, keys)),
+    versioned: new DataLoader((rows) => users.versioned(rows), { cache: false }),
     conflicts: byModel((model, keys) => records.conflicts(model, keys)),
   };
 }

@@ -1,11 +1,19 @@
-/** Users: read straight from their table, written through the service. */
+/**
+ * Users: read straight from their table, written through the service.
+ *
+ * Where a version is asked for, the user is looked at once more, and all of the answer comes from that look: a version read after the values may have seen a write that they do not show, and
+ * whoever gives it back as `expectedVersion` would overwrite that write unread.
+ */
+import type { GraphQLResolveInfo } from 'graphql';
+
 import type { RecordVersion } from '../services/records.ts';
-import type { DeletedUser } from '../services/users.ts';
+import type { UserRow, VersionedUser } from '../services/users.ts';
 import { parse, userId } from '../services/input.ts';
 import { builder } from './builder.ts';
 import { conflictType } from './conflict.ts';
-import type { Loaders } from './context.ts';
+import type { Context } from './context.ts';
 import { DEFAULT_PAGE, parseFirst } from './page.ts';
+import { asksFor } from './selection.ts';
 
 builder.prismaObject('User', {
   select: { id: true },
@@ -18,13 +26,12 @@ builder.prismaObject('User', {
     updatedAt: t.field({
       type: 'DateTime',
       select: { createdAt: true },
-      resolve: async (user, _args, { loaders }) =>
-        (await versionOf(user, loaders))?.updatedAt ?? user.createdAt,
+      resolve: (user) => knownOf(user)?.updatedAt ?? user.createdAt,
     }),
     version: t.field({
       type: 'VersionVector',
       description: 'The vector of the version shown; what `expectedVersion` is compared with.',
-      resolve: async (user, _args, { loaders }) => (await versionOf(user, loaders))?.version ?? {},
+      resolve: (user) => knownOf(user)?.version ?? {},
     }),
     conflict: t.field({
       type: conflictType,
@@ -35,9 +42,16 @@ builder.prismaObject('User', {
   }),
 });
 
-/** A deleted user brings its last version along: what replication knows of the record now is the deletion. */
-function versionOf(user: { readonly id: number } | DeletedUser, loaders: Loaders): Promise<RecordVersion | null> {
-  return 'lastVersion' in user ? Promise.resolve(user.lastVersion) : loaders.versions('User').load(String(user.id));
+const VERSION_FIELDS = new Set(['version', 'updatedAt']);
+
+/** A user as it is to be shown: with its version where that is asked for. */
+async function shown<T extends UserRow | null>(user: T, { loaders }: Context, info: GraphQLResolveInfo): Promise<T | VersionedUser> {
+  return user !== null && asksFor(info, VERSION_FIELDS) ? loaders.versioned.load(user) : user;
+}
+
+function knownOf(user: { readonly id: number } | VersionedUser): RecordVersion | null {
+  if (!('known' in user)) throw new Error(`the version of user ${user.id} is asked for, and it was not read with it: its values could be older.`);
+  return user.known;
 }
 
 const createUserInput = builder.inputType('CreateUserInput', {
@@ -61,21 +75,23 @@ builder.queryFields((t) => ({
     type: ['User'],
     description: 'In order of id; `after` is the id of the last user of the page before. `first` is 1 to 1000.',
     args: { first: t.arg.int({ defaultValue: DEFAULT_PAGE }), after: t.arg.id() },
-    resolve: (query, _root, { first, after }, { prisma }) =>
-      prisma.user.findMany({
+    resolve: async (query, _root, { first, after }, context, info) => {
+      const users = await context.prisma.user.findMany({
         ...query,
         where: after == null ? {} : { id: { gt: parse(userId, after, 'after') } },
         orderBy: { id: 'asc' },
         take: parseFirst(first),
-      }),
+      });
+      return Promise.all(users.map((user) => shown(user, context, info)));
+    },
   }),
   user: t.prismaField({
     type: 'User',
     nullable: true,
     description: 'Null where there is none; likewise `conflict`.',
     args: { id: t.arg.id({ required: true }) },
-    resolve: (query, _root, { id }, { prisma }) =>
-      prisma.user.findUnique({ ...query, where: { id: parse(userId, id, 'id') } }),
+    resolve: async (query, _root, { id }, context, info) =>
+      shown(await context.prisma.user.findUnique({ ...query, where: { id: parse(userId, id, 'id') } }), context, info),
   }),
 }));
 
@@ -83,7 +99,7 @@ builder.mutationFields((t) => ({
   createUser: t.prismaField({
     type: 'User',
     args: { input: t.arg({ type: createUserInput, required: true }) },
-    resolve: (_query, _root, { input }, { services }) => services.users.create(input),
+    resolve: async (_query, _root, { input }, context, info) => shown(await context.services.users.create(input), context, info),
   }),
   updateUser: t.prismaField({
     type: 'User',
@@ -94,8 +110,8 @@ builder.mutationFields((t) => ({
       input: t.arg({ type: updateUserInput, required: true }),
       expectedVersion: t.arg({ type: 'VersionVector' }),
     },
-    resolve: (_query, _root, { id, input, expectedVersion }, { services }) =>
-      services.users.update(id, input, expectedVersion ?? undefined),
+    resolve: async (_query, _root, { id, input, expectedVersion }, context, info) =>
+      shown(await context.services.users.update(id, input, expectedVersion ?? undefined), context, info),
   }),
   deleteUser: t.prismaField({
     type: 'User',

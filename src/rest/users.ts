@@ -29,12 +29,12 @@ const ADA = { nom: 'Ada Lovelace', email: 'ada@example.org', telephone: '+33 1 2
 const USERS = '/api/v1/users';
 
 /** @returns the routes below `/api/v1/users`. */
-export function userRoutes({ users, records }: Services): Route[] {
+export function userRoutes({ users }: Services): Route[] {
   const present = async (rows: readonly UserRow[]): Promise<z.infer<typeof userSchema>[]> => {
-    const versions = await records.versions('User', rows.map(({ id }) => String(id)));
-    return rows.map(({ id, nom, email, telephone, createdAt }, index) => {
+    const found = await users.versioned(rows);
+    return found.map(({ id, nom, email, telephone, createdAt, known }) => {
       const created = createdAt.toISOString();
-      return { id, nom, email, telephone, created_at: created, updated_at: versions[index]?.updatedAt ?? created };
+      return { id, nom, email, telephone, created_at: created, updated_at: known?.updatedAt ?? created };
     });
   };
   const one = async (row: UserRow, status: number, headers: Record<string, string> = {}): Promise<Response> => {

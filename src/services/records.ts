@@ -6,6 +6,7 @@ import { readRecords, settle, type SettledRecord } from '../storage/records.ts';
 import type { Replica } from '../storage/replica.ts';
 import { toConflict, toVersionVector, type Conflict } from './conflicts.ts';
 import type { Keeper } from './keeper.ts';
+import { toJsonValues } from './values.ts';
 
 /** For each replica whose write is known, the stamp of its last write, in decimal digits: `{"a": "1764000000000000"}`. */
 export type VersionVector = Readonly<Record<string, string>>;
@@ -16,22 +17,33 @@ export interface RecordVersion {
   readonly updatedAt: string;
 }
 
+/** A record as one look found it: these values are of this version. */
+export interface RecordLook {
+  /** As JSON holds them, the key among them; null where there is no row. */
+  readonly values: Readonly<Record<string, unknown>> | null;
+  /** Null where replication knows nothing of the record. */
+  readonly known: RecordVersion | null;
+}
+
 export interface Records {
-  /** One answer a key, in the order of the keys; null where replication knows nothing of the record. */
-  versions(model: string, keys: readonly string[]): Promise<(RecordVersion | null)[]>;
+  /** One answer a key, in the order of the keys. */
+  look(model: string, keys: readonly string[]): Promise<RecordLook[]>;
   /** The pending conflict of each record, in the order of the keys; null where there is none. */
   conflicts(model: string, keys: readonly string[]): Promise<(Conflict | null)[]>;
 }
 
 export function createRecords(replica: Replica, keeper: Keeper): Records {
   return {
-    async versions(model, keys) {
+    async look(model, keys) {
       const table = replica.tables.get(model);
-      if (table === undefined) return keys.map(() => null);
+      if (table === undefined) return keys.map(() => ({ values: null, known: null }));
       const records = await replica.db.transaction((tx) => readRecords(tx, table, keys));
       return records.map((record) => {
         const vector = shownVector(settle(record, replica));
-        return vector && { version: toVersionVector(vector), updatedAt: stampToInstant(lastWrite(vector)[1]) };
+        return {
+          values: record.row && toJsonValues(table, record.key, record.row),
+          known: vector && { version: toVersionVector(vector), updatedAt: stampToInstant(lastWrite(vector)[1]) },
+        };
       });
     },
 

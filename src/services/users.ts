@@ -5,7 +5,7 @@ import { Prisma, type PrismaClient } from '../generated/prisma/client.ts';
 import { ServiceError } from './errors.ts';
 import { createUserInput, pageSize, parse, updateUserInput, userId } from './input.ts';
 import type { Keeper } from './keeper.ts';
-import type { RecordVersion, VersionVector } from './records.ts';
+import type { RecordLook, RecordVersion, VersionVector } from './records.ts';
 
 /** A user as the table holds it. */
 export interface UserRow {
@@ -16,29 +16,31 @@ export interface UserRow {
   readonly createdAt: Date;
 }
 
-/** A user that is no more, as it was. */
-export interface DeletedUser extends UserRow {
-  /** Its version at the end; null where replication knew nothing of it. */
-  readonly lastVersion: RecordVersion | null;
+/** A user whose values and version are of one look: nobody who gives the version back can have missed a write that it has seen. */
+export interface VersionedUser extends UserRow {
+  /** Null where replication knows nothing of it. */
+  readonly known: RecordVersion | null;
 }
 
 export interface Users {
   /** In order of id, after the id `after`; `first` is 1 to 1000, 100 where it is not given. */
   list(page: { first?: unknown; after?: unknown }): Promise<UserRow[]>;
   get(id: unknown): Promise<UserRow | null>;
+  /** The same users as they are now, with their versions. One that is gone stays as it was, of no version. */
+  versioned(users: readonly UserRow[]): Promise<VersionedUser[]>;
   /** @throws ServiceError BAD_USER_INPUT, UNIQUE_VIOLATION. */
   create(input: unknown): Promise<UserRow>;
   /** @throws ServiceError BAD_USER_INPUT, NOT_FOUND, UNIQUE_VIOLATION, VERSION_MISMATCH. */
   update(id: unknown, input: unknown, expectedVersion?: unknown): Promise<UserRow>;
   /** Gives back the user as it was. @throws ServiceError BAD_USER_INPUT, NOT_FOUND. */
-  delete(id: unknown): Promise<DeletedUser>;
+  delete(id: unknown): Promise<VersionedUser>;
 }
 
 export interface UsersOptions {
   readonly prisma: PrismaClient;
   readonly keeper: Keeper;
-  /** The version of a user that is shown, read within the transaction that holds its row. */
-  readonly versionOf: (key: string) => Promise<RecordVersion | null>;
+  /** What is committed of users, one answer a key. */
+  readonly look: (keys: readonly string[]) => Promise<RecordLook[]>;
 }
 
 /** A batch of a peer's may hold the row for seconds; Prisma's own 2 s and 5 s would fail what any other write waits for. */
@@ -46,7 +48,7 @@ const PATIENCE = { maxWait: 60_000, timeout: 60_000 };
 
 const versionVector = z.record(z.string().max(32), z.string().regex(/^\d{1,16}$/));
 
-export function createUsers({ prisma, keeper, versionOf }: UsersOptions): Users {
+export function createUsers({ prisma, keeper, look }: UsersOptions): Users {
   async function written<T>(write: () => Promise<T>): Promise<T> {
     try {
       const result = await write();
@@ -62,7 +64,8 @@ export function createUsers({ prisma, keeper, versionOf }: UsersOptions): Users 
     return prisma.$transaction(async (tx) => {
       const locked = await tx.$queryRaw<unknown[]>`SELECT 1 FROM users WHERE id = ${id} FOR UPDATE`;
       if (locked.length === 0) throw notFound(id);
-      return write(await versionOf(String(id)), tx);
+      const [found] = await look([String(id)]);
+      return write(found?.known ?? null, tx);
     }, PATIENCE);
   }
 
@@ -75,6 +78,14 @@ export function createUsers({ prisma, keeper, versionOf }: UsersOptions): Users 
 
     async get(id) {
       return prisma.user.findUnique({ where: { id: parse(userId, id, 'id') } });
+    },
+
+    async versioned(users) {
+      const looks = await look(users.map(({ id }) => String(id)));
+      return users.map((user, index) => {
+        const { values = null, known = null } = looks[index] ?? {};
+        return values === null ? { ...user, known: null } : { ...toRow(values), known };
+      });
     },
 
     async create(input) {
@@ -103,10 +114,16 @@ export function createUsers({ prisma, keeper, versionOf }: UsersOptions): Users 
     async delete(id) {
       const key = parse(userId, id, 'id');
       return written(() =>
-        withVersion(key, async (lastVersion, tx) => ({ ...(await tx.user.delete({ where: { id: key } })), lastVersion })),
+        withVersion(key, async (known, tx) => ({ ...(await tx.user.delete({ where: { id: key } })), known })),
       );
     },
   };
+}
+
+/** The values of a look as Prisma would give them. */
+function toRow(values: Readonly<Record<string, unknown>>): UserRow {
+  const { id, nom, email, telephone, createdAt } = values as unknown as Omit<UserRow, 'createdAt'> & { readonly createdAt: string };
+  return { id, nom, email, telephone, createdAt: new Date(createdAt) };
 }
 
 /** What Prisma says of a row that is not there. */

@@ -113,6 +113,14 @@ it('tells what nobody wrote, and what had failed', () => {
   expect(rules({ ...sound, operations: [...sound.operations.slice(0, 2), write('b', 't2', { outcome: 'failed' })] })).toEqual(['invention']);
 });
 
+it('knows what was written since an earlier check of the same history', () => {
+  const operations = [...sound.operations];
+  expect(check({ ...sound, operations })).toEqual([]);
+  operations.push(write('a', 't3'));
+  const later = [...sound.captures, { replica: 'a', key: '1', before: values('t0 t1'), after: values('t0 t1 t3') }];
+  expect(check({ ...sound, operations, captures: later, states: everywhere(state([values('t0 t1 t3'), values('t0 t2')])) })).toEqual([]);
+});
+
 it('tells a log with an entry missing, or one too many', () => {
   expect(rules({ ...sound, logs: new Map([['a', []], ['b', [entry(sides)]]]), hearings: [] })).toEqual(['log']);
   expect(rules({ ...sound, logs: new Map([['a', [entry(sides), entry(sides, { id: 2 })]], ['b', [entry(sides)]]]), hearings: [] })).toEqual(['log']);

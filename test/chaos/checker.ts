@@ -82,9 +82,10 @@ export interface Violation {
 
 export function check(evidence: Evidence): Violation[] {
   const records = gather(evidence);
+  const outcomes = outcomesOf(evidence.operations);
   return [
     ...convergence(evidence),
-    ...[...records.values()].flatMap((record) => [...losses(record, evidence), ...falseConflicts(record, evidence), ...inventions(record, evidence)]),
+    ...[...records.values()].flatMap((record) => [...losses(record, evidence), ...falseConflicts(record, evidence), ...inventions(record, outcomes)]),
     ...logEntries(evidence),
     ...subscriptions(evidence),
     ...expectedVersions(evidence),
@@ -171,10 +172,8 @@ function* falseConflicts({ key, captures, states, entries }: Dossier, { manual }
 }
 
 /** Nothing is there that nobody wrote, or whose write failed for good. */
-function* inventions({ key, states }: Dossier, { operations }: Evidence): Generator<Violation> {
+function* inventions({ key, states }: Dossier, outcomes: ReadonlyMap<string, Operation['outcome']>): Generator<Violation> {
   const tokens = new Set(states.flatMap(({ sides, row }) => [...sides, row]).flatMap((values) => (values === null ? [] : tokensOf(values))));
-  if (tokens.size === 0) return;
-  const outcomes = outcomesOf(operations);
   for (const token of tokens) {
     const outcome = outcomes.get(token);
     if (outcome === undefined) yield { rule: 'invention', key, message: `record ${key} holds ${JSON.stringify(token)}, which nobody wrote` };
@@ -182,14 +181,8 @@ function* inventions({ key, states }: Dossier, { operations }: Evidence): Genera
   }
 }
 
-const outcomesByHistory = new WeakMap<readonly Operation[], Map<string, Operation['outcome']>>();
-
 function outcomesOf(operations: readonly Operation[]): Map<string, Operation['outcome']> {
-  const known = outcomesByHistory.get(operations);
-  if (known !== undefined) return known;
-  const outcomes = new Map(operations.flatMap(({ token, outcome }) => (token === null ? [] : [[token, outcome] as const])));
-  outcomesByHistory.set(operations, outcomes);
-  return outcomes;
+  return new Map(operations.flatMap(({ token, outcome }) => (token === null ? [] : [[token, outcome] as const])));
 }
 
 /** One pending entry for each record of two values under `manual`, none otherwise. */

@@ -25,7 +25,7 @@ export interface GraphQLAnswer {
  * @param options - Of the server; where left out, its usual ones and an endpoint for peers that tells what it was sent.
  * @param over - What to use in place of a fake.
  */
-export async function startEdges(options: Partial<ServerOptions> = {}, over: Partial<Pick<Fake, 'prisma'>> = {}): Promise<Edges> {
+export async function startEdges(options: Partial<ServerOptions> = {}, over: Partial<Pick<Fake, 'prisma' | 'services'>> = {}): Promise<Edges> {
   const fake = { ...createFake(), ...over };
   const logged: unknown[] = [];
   const logger = { error: (...message: unknown[]) => void logged.push(message), warn: () => {} };

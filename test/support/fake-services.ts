@@ -14,7 +14,7 @@ export interface Fake {
   readonly prisma: PrismaClient;
   readonly users: Map<number, UserRow>;
   readonly conflicts: Map<string, Conflict>;
-  /** Calls of `records.versions` and `records.conflicts`, each with its keys. */
+  /** Calls of `users.versioned` and `records.conflicts`, each with its keys. */
   readonly batches: string[][];
   /** Subscriptions that are open now. */
   subscribers(): number;
@@ -139,14 +139,15 @@ export function createFake(): Fake {
       async delete(id) {
         const row = found(id);
         users.delete(row.id);
-        return { ...row, lastVersion: { version: { a: String(row.id) }, updatedAt: NOW } };
+        return { ...row, known: { version: { a: String(row.id) }, updatedAt: NOW } };
+      },
+      async versioned(rows) {
+        batches.push(rows.map(({ id }) => String(id)));
+        return rows.map((row) => ({ ...row, ...users.get(row.id), known: { version: { a: String(row.id) }, updatedAt: NOW } }));
       },
     },
     records: {
-      async versions(_model, keys) {
-        batches.push([...keys]);
-        return keys.map((key) => ({ version: { a: key }, updatedAt: NOW }));
-      },
+      look: async (_model, keys) => keys.map(() => ({ values: null, known: null })),
       async conflicts(_model, keys) {
         batches.push([...keys]);
         return keys.map((key) => [...conflicts.values()].find((one) => one.recordId === key && one.status === 'PENDING') ?? null);
