@@ -42,6 +42,8 @@ export interface ReplicaConfig {
   readonly conflictPolicy: ConflictPolicy;
   /** How long resolved conflicts stay in the log, in seconds; Infinity: for ever. */
   readonly conflictRetention: number;
+  /** Seconds for which a deletion is kept at least, once every replica has it. */
+  readonly tombstoneRetention: number;
   readonly peerSecret: string | null;
 }
 
@@ -163,6 +165,7 @@ export function replicaEnvironment(config: ReplicaConfig): Record<string, string
     SYNC_MODE: config.syncMode,
     CONFLICT_POLICY: config.conflictPolicy,
     CONFLICT_RETENTION: durationText(config.conflictRetention),
+    TOMBSTONE_RETENTION: durationText(config.tombstoneRetention),
     PEER_SECRET: config.peerSecret ?? '',
   };
 }
@@ -182,6 +185,7 @@ function readShared(reader: Reader): Shared {
     syncMode: reader.read('SYNC_MODE', syncMode) ?? 'manual',
     conflictPolicy: reader.read('CONFLICT_POLICY', conflictPolicy) ?? 'manual',
     conflictRetention: reader.read('CONFLICT_RETENTION', duration) ?? 90 * 86_400,
+    tombstoneRetention: reader.read('TOMBSTONE_RETENTION', duration) ?? 30 * 86_400,
     peerSecret: reader.read('PEER_SECRET', secret) ?? null,
   };
   if (reader.raw('PEER_SECRET') === undefined && !isLoopback(shared.host)) {

@@ -11,6 +11,7 @@ import { createPeerClient } from './peers/client.ts';
 import { createPeerEndpoint } from './peers/endpoint.ts';
 import { createRest } from './rest/app.ts';
 import { createServer } from './server.ts';
+import { createCollector } from './services/collector.ts';
 import { createComparison } from './services/comparison.ts';
 import { createConflicts } from './services/conflicts.ts';
 import { parse, updateUserInput } from './services/input.ts';
@@ -22,6 +23,7 @@ import { createNotices } from './services/notices.ts';
 import { createPeering } from './services/peering.ts';
 import { createRecords } from './services/records.ts';
 import { createRetention } from './services/retention.ts';
+import { createRoster } from './services/roster.ts';
 import { createStatus } from './services/status.ts';
 import { createSync } from './services/sync.ts';
 import { createUsers } from './services/users.ts';
@@ -155,6 +157,18 @@ async function build(config: ReplicaConfig, log: Logger, onProgress: StartOption
   closers.push(leadership.onLead(retention.start));
 
   const status = createStatus(replica, () => leadership.leading, config.conflictRetention);
+  const collecting = leadership.onLead(() => {
+    const collector = createCollector({
+      replica,
+      retention: config.tombstoneRetention,
+      exchange: sync.exchange,
+      onCollected: ({ forgotten }) => metrics.tombstonesForgotten(forgotten),
+      onError: (error) => log.warn({ err: error }, 'dropping tombstones failed; it is tried again'),
+    });
+    return collector.close;
+  });
+  closers.push(collecting);
+
   const records = createRecords({ ...replica, db: lookups }, keeper);
   const conflicts = createConflicts({
     replica,
@@ -169,7 +183,8 @@ async function build(config: ReplicaConfig, log: Logger, onProgress: StartOption
     look: (keys) => records.look('User', keys),
   });
   const peering = createPeering({ replica, status, channels: sync.channels, secret: peerSecret });
-  const services = { users, records, conflicts, sync, comparison, peering, status };
+  const roster = createRoster(replica, peerSecret);
+  const services = { users, records, conflicts, sync, comparison, peering, roster, status };
 
   const metrics = createMetrics({
     models: [...replica.tables.keys()],

@@ -21,7 +21,7 @@ describe('npm start', () => {
       {
         name: 'a', slot: 1, stride: 10, host: '127.0.0.1', port: 8001, databaseUrl: null, sessionDatabaseUrl: null, dataDir: '.data',
         peers: [{ name: 'b', url: 'http://127.0.0.1:8002' }], syncMode: 'manual', conflictPolicy: 'manual',
-        conflictRetention: 7_776_000, peerSecret: null,
+        conflictRetention: 7_776_000, tombstoneRetention: 2_592_000, peerSecret: null,
       },
       expect.objectContaining({ name: 'b', slot: 2, port: 8002, peers: [{ name: 'a', url: 'http://127.0.0.1:8001' }] }),
     ]);

@@ -1,4 +1,5 @@
 /** What this replica knows of itself and of its peers. */
+import type { Member } from '../services/roster.ts';
 import type { PeerStatus, ReplicaStatus, WaitingRecord } from '../services/status.ts';
 import { builder } from './builder.ts';
 import { DEFAULT_PAGE, parseFirst } from './page.ts';
@@ -40,6 +41,16 @@ const waitingRecordType = builder.objectRef<WaitingRecord>('WaitingRecord').impl
   }),
 });
 
+const memberType = builder.objectRef<Member>('Member').implement({
+  description: 'A replica of the roster, whether a peer or a peer of a peer.',
+  fields: (t) => ({
+    name: t.exposeString('name'),
+    struck: t.exposeBoolean('struck', {
+      description: 'It was struck: it holds no deletion up, is not listened to, and its name and slot are free for another.',
+    }),
+  }),
+});
+
 const replicaType = builder.objectRef<ReplicaStatus>('Replica').implement({
   fields: (t) => ({
     name: t.exposeString('name'),
@@ -58,6 +69,11 @@ const replicaType = builder.objectRef<ReplicaStatus>('Replica').implement({
     conflictRetentionSeconds: t.exposeFloat('conflictRetentionSeconds', {
       nullable: true,
       description: 'How long the log holds a conflict after it was resolved (CONFLICT_RETENTION); null: for ever.',
+    }),
+    roster: t.field({
+      type: [memberType],
+      description: 'Everyone known, this replica included, in order of name.',
+      resolve: (_status, _args, { services }) => services.roster.members(),
     }),
     waiting: t.field({
       type: [waitingRecordType],
@@ -86,5 +102,17 @@ builder.mutationFields((t) => ({
       'Removes a peer, and gives it back as it was. One that PEERS still names comes back when a gateway starts. It stays in the roster, and may be added again. Where PEER_SECRET is set, the request carries it.',
     args: { name: t.arg.string({ required: true }) },
     resolve: (_root, { name }, { services, authorization }) => services.peering.remove(name, authorization),
+  }),
+  strikeReplica: t.field({
+    type: replicaType,
+    description: [
+      'Strikes a replica that does not come back from the roster, here and, with the next handshakes, everywhere. Deletions are forgotten only once every replica of the roster has them: one that is away for good holds that up.',
+      'If it comes back all the same it is refused, until it is started with an empty database. Where PEER_SECRET is set, the request carries it.',
+    ].join('\n'),
+    args: { name: t.arg.string({ required: true }) },
+    async resolve(_root, { name }, { services, authorization }) {
+      await services.roster.strike(name, authorization);
+      return services.status;
+    },
   }),
 }));

@@ -1,7 +1,7 @@
 /**
  * Conflicts as people see them: the sides, what differs, and how a conflict ended. All of it is derived from the state.
  */
-import { countValues, type State } from './merge.ts';
+import { countValues, standing, type State } from './merge.ts';
 import { fieldNames, latest, latestFields, livingSides } from './policy.ts';
 import {
   covers,
@@ -32,7 +32,7 @@ export function isConflict(state: State): boolean {
 
 /** The sides of a state in the order of their writers' names, then of writing. */
 export function sides(state: State): readonly Side[] {
-  const written = state.map((version) => ({ version, last: lastWrite(version.vector) }));
+  const written = standing(state).map((version) => ({ version, last: lastWrite(version.vector) }));
   written.sort((a, b) => {
     const [left, right] = [replicaName(a.last[0]), replicaName(b.last[0])];
     return left === right ? a.last[1] - b.last[1] : left < right ? -1 : 1;
@@ -47,8 +47,9 @@ export function sides(state: State): readonly Side[] {
 }
 
 export function kindOf(state: State): ConflictKind {
-  if (state.some((version) => version.fields === null)) return 'UPDATE_DELETE';
-  const [first, ...rest] = state;
+  const versions = standing(state);
+  if (versions.some((version) => version.fields === null)) return 'UPDATE_DELETE';
+  const [first, ...rest] = versions;
   const common = first !== undefined && Object.keys(first.vector).some((replica) => rest.every((other) => Object.hasOwn(other.vector, replica)));
   return common ? 'UPDATE_UPDATE' : 'INSERT_INSERT';
 }
@@ -58,7 +59,7 @@ export function differingFields(state: State): readonly string[] {
   const living = livingSides(state);
   const names = [...fieldNames(living)];
   const differing = names.filter((name) => new Set(living.map((version) => valueOf(version.fields as Fields, name))).size > 1);
-  if (living.length === state.length) return differing;
+  if (living.length === standing(state).length) return differing;
   const changed = new Set(living.flatMap((version) => changedFields(version, state)));
   return names.filter((name) => changed.has(name) || differing.includes(name));
 }
@@ -66,7 +67,7 @@ export function differingFields(state: State): readonly string[] {
 /** The fields that this side wrote and that some other side had not seen. */
 export function changedFields(version: Version, state: State): readonly string[] {
   if (version.fields === null) return [];
-  const others = state.filter((other) => other !== version);
+  const others = standing(state).filter((other) => other !== version);
   return Object.keys(version.fields).filter((name) => {
     const [replica, stamp] = stampOf(version, name);
     return others.some((other) => (other.vector[replica] ?? 0) < stamp);
@@ -75,7 +76,7 @@ export function changedFields(version: Version, state: State): readonly string[]
 
 /** The outcome of a strategy over a state, which must not be empty. */
 export function choose(state: State, strategy: 'latest' | 'field-wise'): Choice {
-  return { strategy, fields: strategy === 'latest' ? latest(state).fields : latestFields(state) };
+  return { strategy, fields: strategy === 'latest' ? latest(standing(state)).fields : latestFields(state) };
 }
 
 /** Values laid over what is shown. Over a deletion they are laid over the latest living side, since a record needs all its fields. */

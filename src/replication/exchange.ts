@@ -2,13 +2,22 @@
  * What two replicas tell each other, decided purely: what a received state changes, what need not be sent back, and where a feed goes on.
  */
 import { merge, sameState, type State } from './merge.ts';
-import type { ReplicaId, Version } from './version.ts';
+import { covers, type ReplicaId, type Version } from './version.ts';
 
 /** A record's state and where it came from. */
 export interface Held {
   readonly state: State;
   /** The peer, in its incarnation, that last sent or reported exactly this state; null where none did. */
   readonly origin: ReplicaId | null;
+}
+
+/**
+ * What a state becomes by another. A ghost is taken only where it covers something: all had it once, so that one who holds nothing of what it deleted has dropped it already, and were it taken up
+ * again, replicas would go on forever telling each other what they have forgotten.
+ */
+export function take(state: State, incoming: State, faults?: (mine: Version, theirs: Version) => void): State {
+  const news = incoming.filter(({ collected, vector }) => !collected || state.some((mine) => covers(vector, mine.vector)));
+  return merge(state, news.length === incoming.length ? incoming : news, faults);
 }
 
 /** What receiving a state did. */
@@ -33,10 +42,10 @@ export function receive(
 ): Received {
   // Another implementation may send its versions in any order, and one that another covers besides.
   const theirs = merge([], incoming);
-  const state = merge(held.state, theirs, faults);
+  const state = take(held.state, theirs, faults);
   const changed = state !== held.state && !sameState(state, held.state);
-  const same = sameState(state, theirs);
-  return { state, origin: same ? sender : changed ? null : held.origin, changed, differs: !same };
+  const differs = !sameState(take(theirs, state), theirs);
+  return { state, origin: differs ? (changed ? null : held.origin) : state.length === 0 ? null : sender, changed, differs };
 }
 
 /** True where a record need not be sent to a peer: it holds exactly this state, and says so in its present incarnation. */

@@ -37,27 +37,34 @@ export function sameState(a: State, b: State): boolean {
   if (a.length !== b.length) return false;
   return a.every((version, i) => {
     const other = b[i] as Version;
-    return compare(version.vector, other.vector) === 'equal' && sameFields(version.fields, other.fields);
+    return compare(version.vector, other.vector) === 'equal' && sameFields(version.fields, other.fields) && version.collected === other.collected;
   });
+}
+
+/** The versions that count: all but ghosts. */
+export function standing(state: State): State {
+  return state.some(({ collected }) => collected) ? state.filter(({ collected }) => !collected) : state;
 }
 
 /** How many different values a state holds, deletion being one: two or more are a conflict. */
 export function countValues(state: State): number {
   const values: Version[] = [];
-  for (const version of state) {
+  for (const version of standing(state)) {
     if (!values.some((value) => sameFields(value.fields, version.fields))) values.push(version);
   }
   return values.length;
 }
 
 /**
- * A number that is equal for equal states, for digests: 53 bits over the versions' vectors, which name what was written once and for all.
+ * A number that is equal for equal states, for digests: 53 bits over the versions' vectors, which name what was written once and for all. Ghosts leave no trace in it: replicas forget them at
+ * different times.
  * Two rounds of multiply and xor by 32 bits (after MurmurHash's finaliser); it resists accidents, not malice.
  */
 export function stateHash(key: string, state: State): number {
-  let high = 0x9e3779b9 ^ state.length;
+  const versions = standing(state);
+  let high = 0x9e3779b9 ^ versions.length;
   let low = 0x85ebca6b;
-  const text = `${key}|${state.map((version) => vectorText(version.vector)).join('|')}`;
+  const text = `${key}|${versions.map((version) => vectorText(version.vector)).join('|')}`;
   for (let i = 0; i < text.length; i++) {
     const code = text.charCodeAt(i);
     high = Math.imul(high ^ code, 0x9e3779b1);
@@ -74,7 +81,11 @@ function absorb(kept: Version[], version: Version, faults?: (mine: Version, thei
     const mine = kept[i] as Version;
     switch (compare(mine.vector, version.vector)) {
       case 'equal':
-        if (sameFields(mine.fields, version.fields)) return false;
+        if (sameFields(mine.fields, version.fields)) {
+          if (mine.collected || !version.collected) return false;
+          kept.splice(i, 1);
+          break;
+        }
         if (complete(mine, version)) {
           kept[i] = { ...mine, fields: { ...mine.fields, ...version.fields } };
           return true;

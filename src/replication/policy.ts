@@ -4,7 +4,7 @@
  * Under `manual` a replica goes on showing its own side until a person decides. `latest` and `field-wise` are views of the whole
  * antichain, so that replicas with equal states and equal policies show equal values; the sides stay until a write covers them.
  */
-import type { State } from './merge.ts';
+import { standing, type State } from './merge.ts';
 import {
   compare,
   covers,
@@ -26,7 +26,7 @@ export type Policy = 'manual' | 'latest' | 'field-wise';
 /** What is shown: values, or null for a deletion and where there is nothing. */
 export interface View {
   readonly fields: Fields | null;
-  /** The version shown, where one is shown as it was written; null under `field-wise` with more than one side, and for an empty state. */
+  /** The version shown, where one is shown as it was written; null under `field-wise` with more than one side, and where there is none. */
   readonly version: Version | null;
 }
 
@@ -37,11 +37,12 @@ export interface View {
  * @param before - The vector of the version shown before; null where nothing was.
  */
 export function show(state: State, policy: Policy, self: ReplicaId, before: Vector | null): View {
-  const [only] = state;
+  const versions = standing(state);
+  const [only] = versions;
   if (only === undefined) return { fields: null, version: null };
-  if (state.length === 1) return { fields: only.fields, version: only };
-  if (policy === 'field-wise') return { fields: latestFields(state), version: null };
-  const version = policy === 'latest' ? latest(state) : ownSide(state, self, before);
+  if (versions.length === 1) return { fields: only.fields, version: only };
+  if (policy === 'field-wise') return { fields: latestFields(versions), version: null };
+  const version = policy === 'latest' ? latest(versions) : ownSide(versions, self, before);
   return { fields: version.fields, version };
 }
 

@@ -3,7 +3,7 @@
  *
  * Every message is checked with these schemas before anything is done with it. Versions are abbreviated on the wire, since they are the bulk of it:
  *
- *     version = { "v": {replica id: stamp}, "f": {field: text} | null, "s": {field or "*": [replica id, stamp]}, "r"?: [strategy, replica id, stamp] }
+ *     version = { "v": {replica id: stamp}, "f": {field: text} | null, "s": {field or "*": [replica id, stamp]}, "r"?: [strategy, replica id, stamp], "c"?: true }
  *     record  = [model, key, [version, …]]
  */
 import { z } from 'zod';
@@ -28,12 +28,14 @@ const fieldName = text.max(63);
 const checkpoint = z.strictObject({ incarnation, position });
 const taken = checkpoint.extend({ taker: incarnation });
 
-const version = z.strictObject({
+const version = z
+  .strictObject({
   v: z.record(replicaId, stamp).refine((vector) => Object.keys(vector).length > 0, 'is empty'),
   f: z.record(fieldName, text.nullable()).refine((fields) => Object.keys(fields).length <= MAX_FIELDS, 'has too many fields').nullable(),
   s: z.record(fieldName, fieldStamp),
   r: z.tuple([z.enum(['latest', 'field-wise', 'manual']), replicaId, stamp]).optional(),
-});
+  c: z.literal(true).optional(),
+}).refine(({ c, f }) => c === undefined || f === null, 'is collected and no deletion');
 
 const record = z.tuple([z.string().max(63), text, z.array(version).min(1).max(1000)]);
 
@@ -42,6 +44,20 @@ const member = z.strictObject({
   id: z.uuid(),
   slot: z.number().int().min(1),
   stride: z.number().int().min(1),
+  /** An operator's word that it does not come back: it holds nothing up, and its name and slot are free. */
+  struck: z.literal(true).optional(),
+});
+
+const moment = { member: z.uuid(), incarnation, began: position, tick: position };
+
+/** Who has what, and what was relied on: see knowledge.ts. */
+const collectionNews = z.strictObject({
+  /** How often this replica has forgotten records: a batch or an answer that was made before is not taken. */
+  generation: position,
+  /** The head of its feed: the rows count once the feed was taken so far. */
+  head: checkpoint,
+  rows: z.array(z.strictObject({ ...moment, knows: z.record(z.uuid(), checkpoint), roster: z.array(z.uuid()).max(10_000) })).max(10_000),
+  floors: z.array(z.strictObject(moment)).max(10_000),
 });
 
 const field = z.strictObject({
@@ -64,6 +80,8 @@ const introduction = z.object({
   models: z.array(z.strictObject({ name: z.string(), key: field, fields: z.array(field).max(MAX_FIELDS) })).max(1000),
   /** Microseconds since 1970 on the replica's database. */
   clock: z.number().int().max(7_900_000_000_000_000, 'is beyond what stamps can hold: set the clock right'),
+  /** Missing from a replica that does not collect: then nothing is forgotten that it may hold. */
+  collection: collectionNews.optional(),
 });
 
 export const handshakeRequest = introduction.extend({
@@ -84,6 +102,8 @@ export const changesRequest = z.strictObject({
    * since, being restored.
    */
   receiver: incarnation,
+  /** The receiver's generation when it stated its checkpoint; in another one it refuses the batch, which may hold what it has forgotten since. */
+  generation: position.optional(),
   /** The checkpoint that the receiver must have stored, or it refuses the batch. */
   start: checkpoint.nullable(),
   end: checkpoint,
@@ -179,27 +199,29 @@ export type ResendResponse = z.infer<typeof resendResponse>;
 export type Refusal = z.infer<typeof refusal>;
 export type RefusalCode = Refusal['code'];
 export type RosterMember = z.infer<typeof member>;
+export type CollectionNews = z.infer<typeof collectionNews>;
 export type WireVersion = z.infer<typeof version>;
 export type WireRecord = z.infer<typeof record>;
 
-export function toWire({ vector, fields, stamps, resolution }: Version): WireVersion {
+export function toWire({ vector, fields, stamps, resolution, collected }: Version): WireVersion {
   return {
     v: vector,
     f: fields,
     s: stamps as WireVersion['s'],
     ...(resolution && { r: resolution as WireVersion['r'] }),
+    ...(collected && { c: collected }),
   };
 }
 
-export function fromWire({ v, f, s, r }: WireVersion): Version {
-  return { vector: v, fields: f, stamps: s, ...(r && { resolution: r }) };
+export function fromWire({ v, f, s, r, c }: WireVersion): Version {
+  return { vector: v, fields: f, stamps: s, ...(r && { resolution: r }), ...(c && { collected: c }) };
 }
 
-/** Why a member of one roster cannot be in another: a name or slot that two replicas share would let one replica's writes cover the other's. */
+/** Why a member of one roster cannot be in another: a name or slot that two replicas share would let one replica's writes cover the other's. Those who were struck write no more. */
 export function rosterClash(mine: readonly RosterMember[], theirs: readonly RosterMember[]): string | null {
   for (const other of theirs) {
     for (const known of mine) {
-      if (known.id === other.id) continue;
+      if (known.id === other.id || known.struck || other.struck) continue;
       if (known.name === other.name) {
         return `two replicas are named "${other.name}". Give one of them another REPLICA name and an empty database`;
       }

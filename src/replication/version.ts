@@ -41,6 +41,11 @@ export interface Version {
   readonly stamps: Readonly<Record<string, FieldStamp>>;
   /** The last resolution that this version builds on, so that every replica's log can tell how a conflict ended. */
   readonly resolution?: ResolutionMark;
+  /**
+   * A ghost: a tombstone that every replica is known to hold. It covers what it covers until all are known to have forgotten what it deleted, but is no side and no value any more: whoever writes
+   * the record anew conflicts with nothing.
+   */
+  readonly collected?: true;
 }
 
 /** How one version stands to another. */

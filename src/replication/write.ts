@@ -2,7 +2,7 @@
  * Writes: the only makers of versions. A write extends what its writer saw and carries who last wrote each field.
  */
 import { largestStamp, nextStamp } from './clock.ts';
-import { merge, ordered, type State } from './merge.ts';
+import { merge, ordered, standing, type State } from './merge.ts';
 import { fieldNames, latestField, livingSides, type Policy, type View } from './policy.ts';
 import {
   join,
@@ -31,12 +31,13 @@ export interface LocalWrite {
  * A state after local writes, in the order they were made.
  *
  * All of them extend the side that was shown: its vector joins those of every version of equal values (of every version, under an
- * automatic policy). While a conflict waits they extend their own side only and do not settle it.
+ * automatic policy), and of every ghost. While a conflict waits they extend their own side only and do not settle it.
  *
  * @param shown - What the replica showed when they were made. Where its version is not in the state (a record that waits to be shown), it is the
  *   version that the row still held, and the write becomes a side of its own.
  * @param row - The values after the last of them; null where it is a deletion. The values in between are of no consequence: nobody saw them. Of a row that was updated only the fields
  *   that changed are taken: what is in no column here is kept as it was, and what only looks written (a column's default) stays unwritten.
+ * @param forgotten - The largest stamp among the tombstones that this replica has dropped: a record written anew must not be covered by the ghost that others still have of it.
  */
 export function writeLocally(
   state: State,
@@ -44,13 +45,15 @@ export function writeLocally(
   policy: Policy,
   writes: readonly LocalWrite[],
   row: Fields | null,
+  forgotten: Stamp = 0,
 ): State {
   if (writes.length === 0) return state;
   const base = basis(state, shown, policy);
-  const vector: Record<ReplicaId, Stamp> = { ...join(base.map((version) => version.vector)) };
+  const ghosts = state.filter(({ collected }) => collected);
+  const vector: Record<ReplicaId, Stamp> = { ...join([...base, ...ghosts].map((version) => version.vector)) };
   const changed = new Map<string, FieldStamp>();
   let whole: FieldStamp | null = null;
-  let stamp = largestStamp(shown.version === null ? state : [...state, shown.version]);
+  let stamp = Math.max(largestStamp(shown.version === null ? state : [...state, shown.version]), forgotten);
   for (const write of writes) {
     stamp = nextStamp(write.clock, stamp);
     vector[write.replica] = stamp;
@@ -96,7 +99,7 @@ export function resolve(state: State, choice: Choice, replica: ReplicaId, now: S
   return {
     vector: { ...join(state.map((version) => version.vector)), [replica]: stamp },
     fields,
-    stamps: fields === null ? {} : keptStamps(state, fields, anew, new Map()),
+    stamps: fields === null ? {} : keptStamps(standing(state), fields, anew, new Map()),
     resolution: [strategy, replica, stamp],
   };
 }
@@ -125,8 +128,8 @@ export function writeUnseen(version: Version, values: Fields, replica: ReplicaId
 function basis(state: State, shown: View, policy: Policy): readonly Version[] {
   const { version } = shown;
   if (version !== null && !state.includes(version)) return [version];
-  if (policy !== 'manual' || version === null) return state;
-  return state.filter((other) => sameFields(other.fields, version.fields));
+  if (policy !== 'manual' || version === null) return standing(state);
+  return standing(state).filter((other) => sameFields(other.fields, version.fields));
 }
 
 /** The same values, with null for what some side holds and they do not: left out, it would come back from there. */

@@ -42,6 +42,8 @@ export interface Channel {
   readonly client: PeerClient;
   /** @throws ServiceError PEER_UNREACHABLE, PEER_REJECTED. */
   push(): Promise<Pushed>;
+  /** A handshake alone: each tells the other what it has. Throws as `push` does. */
+  greet(): Promise<void>;
   /** Carries what the peer is owed to it, since it has shown that it is there; waits only so long. */
   settleDebt(): Promise<void>;
   /** The peer called. @param introduced - It fits this replica, too. */
@@ -139,6 +141,17 @@ export function createChannel(client: PeerClient, { replica, introductions, keep
     client,
     push,
     compare,
+
+    async greet() {
+      try {
+        await link.greet();
+        await see('CONNECTED');
+      } catch (error) {
+        const { state, told } = explain(name, error);
+        if (state !== null) await see(state);
+        throw told;
+      }
+    },
 
     async settleDebt() {
       // While a sync is under way it carries the debt itself, and waiting for it could be waiting for ourselves.

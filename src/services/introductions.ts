@@ -4,6 +4,7 @@
  */
 import { modelMismatch, type ReplicatedModel } from '../replication/model.ts';
 import { PROTOCOL, rosterClash, type Introduction } from '../replication/protocol.ts';
+import { hearKnowledge, tellKnowledge } from '../storage/knowledge.ts';
 import { learnRoster, modelsOf, readEras, readRoster, type Replica } from '../storage/replica.ts';
 
 export interface Introductions {
@@ -45,7 +46,8 @@ export function createIntroductions(replica: Replica, events: IntroductionEvents
   return {
     async own() {
       const { db, name, id, policy } = replica;
-      const [eras, roster, [time]] = await Promise.all([readEras(replica), readRoster(db), db.query('SELECT replication.clock()')]);
+      const eras = await readEras(replica);
+      const [roster, collection, [time]] = await Promise.all([readRoster(db), tellKnowledge(replica), db.query('SELECT replication.clock()')]);
       const { incarnation } = eras.at(-1) as (typeof eras)[number];
       return {
         protocol: PROTOCOL,
@@ -56,17 +58,22 @@ export function createIntroductions(replica: Replica, events: IntroductionEvents
         policy,
         models: modelsOf(replica).map((model) => ({ ...model, fields: [...model.fields] })),
         clock: Number(time?.[0]),
+        collection,
       };
     },
 
     async accept(expected, peer, delayMs) {
       const roster = await readRoster(replica.db);
       const here: Party = { protocol: PROTOCOL, name: replica.name, id: replica.id, roster, models: modelsOf(replica) };
-      const problem = (expected === null ? mismatch(peer, here) : (mismatch(here, peer) ?? misnamed(expected, peer))) ?? rosterClash(roster, peer.roster);
+      const problem = (expected === null ? mismatch(peer, here) : (mismatch(here, peer) ?? misnamed(expected, peer))) ?? struckOut(expected === null, here, peer) ?? rosterClash(roster, peer.roster);
       if (problem !== null) throw new IntroductionError(problem);
-      const known = new Set(roster.map(({ id }) => id));
-      const news = peer.roster.filter(({ id }) => !known.has(id));
+      const known = new Map(roster.map((member) => [member.id, member]));
+      const news = peer.roster.filter(({ id, struck }) => !known.has(id) || (struck && !known.get(id)?.struck));
       if (news.length > 0) await learnRoster(replica.db, news);
+      if (peer.collection && !(await hearKnowledge(replica, peer.name, peer.collection))) {
+        const who = expected === null ? 'it' : 'this replica';
+        throw new IntroductionError(`${who} was restored to before deletions that others have forgotten since, and would bring back what is deleted. ${startAnew}`);
+      }
 
       warnOnce(
         `policy ${peer.name}`,
@@ -83,6 +90,17 @@ export function createIntroductions(replica: Replica, events: IntroductionEvents
       );
     },
   };
+}
+
+const startAnew = 'Strike it from the roster (strikeReplica, on any other replica), and start it with an empty database: it gets everything from its peers';
+
+/** Why one who was struck is not listened to, said to the one that called. */
+function struckOut(answering: boolean, here: Party, peer: Party): string | null {
+  const struck = new Set([...here.roster, ...peer.roster].filter((member) => member.struck).map(({ id }) => id));
+  const [caller, other] = answering ? [peer, here] : [here, peer];
+  if (struck.has(caller.id)) return 'this replica was struck from the roster, and deletions were forgotten without it. Start it with an empty database: it gets everything from its peers';
+  if (struck.has(other.id)) return 'it was struck from the roster, and deletions were forgotten without it. Start it with an empty database: it gets everything from its peers';
+  return null;
 }
 
 /** What of an introduction tells whether two replicas fit each other. */

@@ -4,7 +4,7 @@
  */
 import { PeerRejectedError, type PeerClient } from '../peers/client.ts';
 import { resume, sameCheckpoint, type Checkpoint } from '../replication/exchange.ts';
-import { PROTOCOL, type ChangesResponse, type HandshakeResponse } from '../replication/protocol.ts';
+import { PROTOCOL, type ChangesResponse, type HandshakeResponse, type Introduction } from '../replication/protocol.ts';
 import { applyRecords } from '../storage/apply.ts';
 import { readPeer, storeAcknowledged, storeSynced } from '../storage/checkpoints.ts';
 import type { ConflictRef } from '../storage/conflicts.ts';
@@ -58,6 +58,8 @@ export interface Link {
    * @throws PeerUnreachableError, PeerRejectedError, IntroductionError, BatchError
    */
   push(answering: boolean, warm: boolean): Promise<Pushed>;
+  /** A handshake alone: each tells the other what it has. Throws as `push` does. */
+  greet(): Promise<void>;
 }
 
 /** Where a push stands. */
@@ -65,6 +67,8 @@ interface Session {
   readonly peer: HandshakeResponse;
   /** This replica's incarnation. */
   readonly incarnation: string;
+  /** How often this replica had forgotten records. */
+  readonly generation: number;
   /** What the peer has stored. */
   start: Checkpoint | null;
   /** How far the feed was read: behind `start` where the peer had all in between. */
@@ -77,6 +81,7 @@ export function createLink({ replica, client, introductions, keeper, notices, on
   let session: Session | null = null;
 
   return {
+    greet: () => meet(true).then(() => {}),
     async push(answering, warm) {
       await keeper.settle();
       let total = NOTHING;
@@ -98,17 +103,24 @@ export function createLink({ replica, client, introductions, keeper, notices, on
     },
   };
 
-  async function shakeHands(answering: boolean): Promise<Session> {
+  async function meet(answering: boolean): Promise<{ readonly own: Introduction; readonly peer: HandshakeResponse }> {
     const sentAt = performance.now();
-    const peer = await client.handshake({ ...(await introductions.own()), answering }, signal);
+    const own = await introductions.own();
+    const peer = await client.handshake({ ...own, answering }, signal);
     await introductions.accept(client.name, peer, (performance.now() - sentAt) / 2);
+    return { own, peer };
+  }
+
+  async function shakeHands(answering: boolean): Promise<Session> {
+    const { own, peer } = await meet(answering);
     const eras = await readEras(replica);
     const { acknowledged } = await readPeer(replica.db, peer.name);
     const { after, restored } = resume(peer.checkpoint, eras, acknowledged);
     if (restored) replica.report(`this database went back in time: peer "${client.name}" had taken more of its changes. What was lost comes back with its next sync`);
     if (peer.checkpoint !== null) await storeAcknowledged(replica.db, peer.name, peer.checkpoint);
     const { incarnation } = eras.at(-1) as (typeof eras)[number];
-    return { peer, incarnation, start: peer.checkpoint && { incarnation: peer.checkpoint.incarnation, position: peer.checkpoint.position }, read: after };
+    const generation = own.collection?.generation ?? 0;
+    return { peer, incarnation, generation, start: peer.checkpoint && { incarnation: peer.checkpoint.incarnation, position: peer.checkpoint.position }, read: after };
   }
 
   async function* sendFeed(current: Session, warm: boolean): AsyncGenerator<Pushed> {
@@ -138,15 +150,15 @@ export function createLink({ replica, client, introductions, keeper, notices, on
     }
   }
 
-  async function sendBatch({ peer, incarnation, start }: Session, { records }: Batch, end: Checkpoint): Promise<Pushed> {
+  async function sendBatch({ peer, incarnation, generation, start }: Session, { records }: Batch, end: Checkpoint): Promise<Pushed> {
     const { name, id } = replica;
     const answer = await client.changes(
-      { protocol: PROTOCOL, sender: { name, id, incarnation }, receiver: peer.incarnation, start, end, records: [...records] },
+      { protocol: PROTOCOL, sender: { name, id, incarnation }, receiver: peer.incarnation, ...(peer.collection && { generation: peer.collection.generation }), start, end, records: [...records] },
       signal,
     );
     let detected: readonly ConflictRef[] = [];
     if (answer.records.length > 0) {
-      const { applied, conflicts } = await applyRecords(replica, peer, answer.records, null);
+      const { applied, conflicts } = await applyRecords(replica, peer, answer.records, null, generation);
       notices.conflicts(conflicts);
       if (applied > 0) notices.changed();
       onApplied?.(applied);

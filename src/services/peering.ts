@@ -1,8 +1,7 @@
 /** Peers that are added and removed while the replica runs. Every gateway of the replica follows, and a restart keeps them. */
-import { createHash, timingSafeEqual } from 'node:crypto';
-
 import { addAddress, removeAddress } from '../storage/addresses.ts';
 import type { Replica } from '../storage/replica.ts';
+import { createAdmission } from './admission.ts';
 import type { Channels } from './channels.ts';
 import { ServiceError } from './errors.ts';
 import { parse, peerAddress } from './input.ts';
@@ -31,11 +30,7 @@ export interface PeeringOptions {
 }
 
 export function createPeering({ replica, status, channels, secret }: PeeringOptions): Peering {
-  const digest = (text: string): Buffer => createHash('sha256').update(text).digest();
-  const admit = (authorization: string | null): void => {
-    if (secret === null || timingSafeEqual(digest(authorization ?? ''), digest(`Bearer ${secret}`))) return;
-    throw new ServiceError('UNAUTHENTICATED', 'peers are added and removed by who knows PEER_SECRET. Send the header "Authorization: Bearer …" with it, over HTTP.');
-  };
+  const admit = createAdmission(secret, 'peers are added and removed');
   const find = async (name: string): Promise<PeerStatus | undefined> => (await status.peers()).find((peer) => peer.name === name);
   const unknown = (name: string): ServiceError => new ServiceError('UNKNOWN_PEER', `"${name}" is no peer of replica "${replica.name}": nothing was removed.`);
 

@@ -4,6 +4,7 @@ import { latest } from '../replication/policy.ts';
 import { countConflicts } from '../storage/conflict-log.ts';
 import { readAddresses } from '../storage/addresses.ts';
 import { readPeer, readPending } from '../storage/checkpoints.ts';
+import { countTombstones } from '../storage/collect.ts';
 import { countWaiting, readWaiting } from '../storage/present.ts';
 import { countRecords, fenceSeconds, type Replica } from '../storage/replica.ts';
 import { pageSize, parse } from './input.ts';
@@ -50,6 +51,8 @@ export interface ReplicaStatus {
   recordsWaiting(): Promise<ReadonlyMap<string, number>>;
   /** Age in seconds of the oldest transaction that writes; 0 where there is none. What it has written is not on its way before it commits. */
   fenceSeconds(): Promise<number>;
+  /** Records whose state holds a deletion that is not forgotten yet. */
+  tombstones(): Promise<number>;
   /** True when the database answers and is migrated. */
   ready(): Promise<boolean>;
 }
@@ -99,6 +102,8 @@ export function createStatus(replica: Replica, leads: () => boolean, conflictRet
     recordsWaiting: () => countWaiting(replica),
 
     fenceSeconds: () => fenceSeconds(replica),
+
+    tombstones: () => countTombstones(replica),
 
     async ready() {
       try {

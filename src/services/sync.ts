@@ -43,6 +43,10 @@ export interface SyncService extends Sync {
   readonly handlers: Omit<PeerHandlers, 'inspect' | 'resend'>;
   /** Carries a resolution to every peer that can be reached; what cannot be is owed, and goes with the next sync in either direction. */
   deliver(): Promise<Undelivered[]>;
+  /**
+   * Tells the peers that can be reached what this replica has, and hears what they have. Live, what they have not taken goes with it; otherwise nothing is sent before it is told to.
+   */
+  exchange(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -108,6 +112,11 @@ export function createSync(options: ChannelsOptions): SyncService {
         }),
       );
       return results.flat();
+    },
+
+    async exchange() {
+      await channels.refresh();
+      await Promise.allSettled(channels.all().map((channel) => (options.live ? channel.push() : channel.greet())));
     },
 
     close: channels.close,

@@ -9,10 +9,11 @@ import type { Fields } from '../replication/version.ts';
 import { resolve, type Choice } from '../replication/write.ts';
 import { writeChanges, type Change } from './changes.ts';
 import { readPeer, storeTaken } from './checkpoints.ts';
-import { readConflicts, type ConflictChanges, type ConflictEntry } from './conflicts.ts';
+import { NO_CHANGES, readConflicts, type ConflictChanges, type ConflictEntry } from './conflicts.ts';
 import { sqlState, type Transaction } from './database.ts';
+import { readGeneration } from './knowledge.ts';
 import { originOf, readLocked, viewOf, type SettledRecord } from './records.ts';
-import { beginChange, type Replica } from './replica.ts';
+import { beginChange, passKeys, type Replica } from './replica.ts';
 import type { ModelTable } from './tables.ts';
 
 /** A message that cannot be taken over as a whole; it changed nothing. */
@@ -39,6 +40,8 @@ export interface Applied {
  * @param sender - The peer and its incarnation.
  * @param checkpoint - `start` must be the checkpoint stored, or the batch is refused: then one before it was lost. `receiver` must be the present incarnation: what this replica
  *   once sent was withheld from the batch, and may be lost since. `end` is stored with the changes. Null for what a peer reports beside its feed.
+ * @param generation - How often this replica had forgotten records when the peer was asked: what was forgotten since must not come back. Where it has, a batch is refused, and of a report nothing is
+ *   taken: the peer's own feed brings the same. Null where nothing was asked.
  * @throws BatchError
  */
 export async function applyRecords(
@@ -46,15 +49,18 @@ export async function applyRecords(
   sender: { readonly name: string; readonly incarnation: string },
   records: readonly WireRecord[],
   checkpoint: { readonly receiver: string; readonly start: Checkpoint | null; readonly end: Checkpoint } | null,
+  generation: number | null = null,
 ): Promise<Applied> {
   for (const [model, key] of records) checkModel(replica, model, key);
   const peerId = `${sender.name}.${sender.incarnation}`;
   return replica.db.transaction(async (tx) => {
     const { clock, incarnation } = await beginChange(tx);
+    const passed = generation !== null && (await readGeneration(tx)) !== generation;
+    if (passed && !checkpoint) return { applied: 0, skipped: records.length, conflicts: NO_CHANGES, differing: [] };
     if (checkpoint) {
       const { taken } = await readPeer(tx, sender.name);
-      if (checkpoint.receiver !== incarnation || !sameCheckpoint(taken, checkpoint.start)) {
-        throw new BatchError('CHECKPOINT_MISMATCH', 'the batch does not start where the last one ended: one in between was lost, another process sends too, or the database was restarted. Begin with a handshake.');
+      if (passed || checkpoint.receiver !== incarnation || !sameCheckpoint(taken, checkpoint.start)) {
+        throw new BatchError('CHECKPOINT_MISMATCH', 'the batch does not start where the last one ended: one in between was lost, another process sends too, or the database was restarted or has forgotten deletions since. Begin with a handshake.');
       }
     }
     const changes: Change[] = [];
@@ -76,6 +82,7 @@ export async function applyRecords(
       }
     }
     const written = await writeChanges(tx, replica, clock, changes);
+    for (const [table, own] of byTable(replica, records)) await passKeys(tx, table, replica, own.map(([, key]) => key));
     if (checkpoint) await storeTaken(tx, sender.name, { ...checkpoint.end, taker: incarnation });
     return { applied, skipped: records.length - applied, conflicts: written.conflicts, differing };
   });

@@ -1,11 +1,11 @@
 /**
  * Writing changed states: rows, states, log, conflicts and digests, set-wise, in the caller's transaction.
  */
-import { sameState, stateHash, type State } from '../replication/merge.ts';
+import { sameState, standing, type State } from '../replication/merge.ts';
 import { latestField, livingSides, type View } from '../replication/policy.ts';
 import { join, sameFields, type Fields, type Version } from '../replication/version.ts';
 import { logConflicts, NO_CHANGES, type ConflictChanges } from './conflicts.ts';
-import { addToDigests, bucketOf } from './digest.ts';
+import { addToDigests, bucketOf, hashOf } from './digest.ts';
 import type { Transaction } from './database.ts';
 import { encodeState, encodeVersion, type SettledRecord } from './records.ts';
 import type { Replica } from './replica.ts';
@@ -40,7 +40,6 @@ export async function writeChanges(
   const records = changes.map((change) => {
     const { before, state } = change;
     const unshown = waiting.get(change);
-    const hash = stateHash(before.key, state);
     return {
       model: before.table.name,
       key: before.key,
@@ -51,7 +50,8 @@ export async function writeChanges(
       waiting: unshown?.reason ?? null,
       held: unshown === undefined || unshown.removed ? null : heldVersion(replica, change),
       awaits: unshown?.awaits ?? null,
-      hash: String(hash),
+      hash: hashOf(before.key, state),
+      dead: state.some(({ fields }) => fields === null),
       bucket: bucketOf(before.key),
       carries: carries(before.table, state),
       clock,
@@ -59,13 +59,13 @@ export async function writeChanges(
     };
   });
   await tx.query(
-    `INSERT INTO replication.record (model, key, position, origin, versions, shown, waiting, held, awaits, tried, hash, bucket, carries, changed_at)
+    `INSERT INTO replication.record (model, key, position, origin, versions, shown, waiting, held, awaits, tried, hash, dead, bucket, carries, changed_at)
      SELECT model, key, coalesce(position, nextval('replication.position')), origin, versions::json, shown::json, waiting, held::json,
-            awaits, CASE WHEN waiting IS NOT NULL THEN nextval('replication.trial') END, hash, bucket, carries, clock
+            awaits, CASE WHEN waiting IS NOT NULL THEN nextval('replication.trial') END, hash, dead, bucket, carries, clock
        FROM json_to_recordset($1) AS x (model text, key text, position bigint, origin text, versions text, shown text, waiting text, held text, awaits text,
-                                        hash bigint, bucket smallint, carries boolean, clock bigint)
+                                        hash bigint, dead boolean, bucket smallint, carries boolean, clock bigint)
      ON CONFLICT (model, key) DO UPDATE SET position = excluded.position, origin = excluded.origin, versions = excluded.versions,
-       shown = excluded.shown, waiting = excluded.waiting, held = excluded.held, awaits = excluded.awaits, tried = excluded.tried, hash = excluded.hash, carries = excluded.carries, changed_at = excluded.changed_at`,
+       shown = excluded.shown, waiting = excluded.waiting, held = excluded.held, awaits = excluded.awaits, tried = excluded.tried, hash = excluded.hash, dead = excluded.dead, carries = excluded.carries, changed_at = excluded.changed_at`,
     [JSON.stringify(records)],
   );
   const places = changes.flatMap(({ before }) => before.places);
@@ -107,7 +107,7 @@ function carries({ columns }: ModelTable, state: State): boolean {
 /** What a record shows, as a version. A view of several sides is none, but a write over it has seen them all. */
 function asVersion({ policy }: Replica, { settled, view }: SettledRecord): Version {
   const { version, fields } = view;
-  const behind = policy === 'manual' && version !== null ? settled.filter((side) => sameFields(side.fields, version.fields)) : settled;
+  const behind = policy === 'manual' && version !== null ? standing(settled).filter((side) => sameFields(side.fields, version.fields)) : settled;
   if (behind.length < 2 && version !== null) return version;
   const living = livingSides(behind);
   const stamps = Object.keys(fields ?? {}).map((name) => [name, latestField(living, name)?.stamp ?? (['', 0] as const)] as const);

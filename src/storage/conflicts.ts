@@ -3,7 +3,7 @@
  * remains, however that came about.
  */
 import { differingFields, isConflict, kindOf, outcome, type ConflictKind } from '../replication/conflict.ts';
-import { sameState, type State } from '../replication/merge.ts';
+import { sameState, standing, type State } from '../replication/merge.ts';
 import type { Fields, Strategy } from '../replication/version.ts';
 import type { Change } from './changes.ts';
 import { findConflicts, type ConflictPage } from './conflict-log.ts';
@@ -53,10 +53,11 @@ export async function logConflicts(tx: Transaction, replica: Replica, clock: num
     const { table, key } = before;
     const entry = pending.get(recordId(table.name, key));
     const conflict = isConflict(state);
-    const now = { kind: kindOf(state), fields: differingFields(state), sides: encodeState(state, null) };
+    const versions = standing(state);
+    const now = { kind: kindOf(state), fields: differingFields(state), sides: encodeState(versions, null) };
     if (conflict && replica.policy === 'manual') {
       if (entry === undefined) opened.push({ model: table.name, key, ...now });
-      else if (!sameState(entry.sides, state)) updated.push({ id: entry.id, ...now });
+      else if (!sameState(entry.sides, versions)) updated.push({ id: entry.id, ...now });
       continue;
     }
     const end = { by: replica.name, values: view.fields && JSON.stringify(view.fields) };
@@ -64,7 +65,7 @@ export async function logConflicts(tx: Transaction, replica: Replica, clock: num
       // The policy has settled it in the view: logged for what it passed over.
       const settled = { strategy: replica.policy, ...end };
       if (entry !== undefined) closed.push({ id: entry.id, ...now, ...settled });
-      else if (!sameState(before.state, state)) opened.push({ model: table.name, key, ...now, ...settled });
+      else if (!sameState(standing(before.state), versions)) opened.push({ model: table.name, key, ...now, ...settled });
     } else if (entry !== undefined) {
       const { strategy, by } = outcome(entry.sides, state);
       closed.push({ id: entry.id, kind: entry.kind, fields: entry.fields, sides: encodeState(entry.sides, null), ...end, strategy, by });

@@ -4,7 +4,7 @@
  * A record's hash covers its whole state. The exclusive or of the hashes in a bucket of keys is kept up to date by each change of state (they come one at a time, so nothing contends for
  * it): comparing costs the same for any number of records, and only differing buckets are looked into.
  */
-import { stateHash } from '../replication/merge.ts';
+import { standing, stateHash, type State } from '../replication/merge.ts';
 import type { Transaction } from './database.ts';
 import type { Replica } from './replica.ts';
 
@@ -21,18 +21,23 @@ export function bucketOf(key: string): number {
   return stateHash(key, []) % BUCKETS;
 }
 
-/** Takes new hashes in and old ones (null: the record is new) out. */
+/** The hash of a state, in decimal digits; null where there is nothing but ghosts, which others have forgotten or never heard of. */
+export function hashOf(key: string, state: State): string | null {
+  return standing(state).length > 0 ? String(stateHash(key, state)) : null;
+}
+
+/** Takes new hashes in and old ones out; null where there is nothing of a record but ghosts. */
 export async function addToDigests(
   tx: Transaction,
-  records: readonly { readonly model: string; readonly bucket: number; readonly hash: string; readonly old: string | null }[],
+  records: readonly { readonly model: string; readonly bucket: number; readonly hash: string | null; readonly old: string | null }[],
 ): Promise<void> {
   const deltas = new Map<string, { model: string; bucket: number; records: number; hash: bigint }>();
   for (const { model, bucket, hash, old } of records) {
     if (hash === old) continue;
     const id = `${bucket} ${model}`;
     const delta = deltas.get(id) ?? { model, bucket, records: 0, hash: 0n };
-    delta.records += old === null ? 1 : 0;
-    delta.hash ^= BigInt(hash) ^ BigInt(old ?? 0);
+    delta.records += (hash === null ? 0 : 1) - (old === null ? 0 : 1);
+    delta.hash ^= BigInt(hash ?? 0) ^ BigInt(old ?? 0);
     deltas.set(id, delta);
   }
   if (deltas.size === 0) return;
@@ -46,7 +51,7 @@ export async function addToDigests(
 }
 
 export async function readDigests(replica: Replica): Promise<BucketDigest[]> {
-  const rows = await replica.db.query('SELECT model, bucket, records, hash FROM replication.digest ORDER BY model, bucket');
+  const rows = await replica.db.query('SELECT model, bucket, records, hash FROM replication.digest WHERE records > 0 ORDER BY model, bucket');
   return rows.map(([model, bucket, records, hash]) => [model as string, Number(bucket), Number(records), hash as string]);
 }
 
@@ -55,7 +60,7 @@ export async function readKeyDigests(replica: Replica, buckets: readonly (readon
   if (buckets.length === 0) return [];
   const rows = await replica.db.query(
     `SELECT r.model, r.key, r.hash FROM replication.record r
-       JOIN json_to_recordset($1) AS x (model text, bucket bigint) ON r.model = x.model AND r.bucket = x.bucket`,
+       JOIN json_to_recordset($1) AS x (model text, bucket bigint) ON r.model = x.model AND r.bucket = x.bucket AND r.hash IS NOT NULL`,
     [JSON.stringify(buckets.map(([model, bucket]) => ({ model, bucket })))],
   );
   return rows.map(([model, key, hash]) => [model as string, key as string, hash as string]);

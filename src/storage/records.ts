@@ -19,6 +19,7 @@ interface StoredVersion {
   readonly g?: number;
   readonly x?: Fields;
   readonly r?: Version['resolution'];
+  readonly c?: true;
 }
 
 /** What is stored of a record. */
@@ -34,13 +35,15 @@ export interface StoredRecord {
   /** Why the state cannot be shown; then `held` is the version in the row, null where there is no row. */
   readonly waiting: string | null;
   readonly held: Version | null;
-  /** Of the stored state, in decimal digits; null where nothing is stored. */
+  /** Of the stored state, in decimal digits; null where nothing is stored but ghosts. */
   readonly hash: string | null;
   /** The model's row; null where there is none. */
   readonly row: Fields | null;
   readonly writes: readonly LocalWrite[];
   /** The present incarnation of this replica. */
   readonly incarnation: string;
+  /** The largest stamp among the tombstones that this replica has forgotten. */
+  readonly forgotten: number;
   /** Where the writes lie in the log. */
   readonly places: readonly string[];
 }
@@ -75,9 +78,10 @@ export async function readRecords(tx: Transaction, table: ModelTable, keys: read
   const { column } = table.keyColumn;
   const rows = await tx.query(
     `WITH here AS MATERIALIZED (
-       SELECT replication.incarnation() AS incarnation, (SELECT generation FROM replication.generation WHERE model = $2) AS generation
+       SELECT replication.incarnation() AS incarnation, (SELECT forgotten FROM replication.collection) AS forgotten,
+              (SELECT generation FROM replication.generation WHERE model = $2) AS generation
      )
-     SELECT here.generation, here.incarnation, k.key, r.position, r.origin, r.versions, r.shown, r.waiting, r.held, r.hash, l.writes, t.${column} IS NOT NULL
+     SELECT here.generation, here.incarnation, here.forgotten, k.key, r.position, r.origin, r.versions, r.shown, r.waiting, r.held, r.hash, l.writes, t.${column} IS NOT NULL
             ${table.columns.map((c) => `, t.${c.column}::text`).join('')}
        FROM here CROSS JOIN unnest($1::text[]) WITH ORDINALITY AS k (key, n)
        LEFT JOIN LATERAL (SELECT * FROM replication.record WHERE model = $2 AND key = k.key OFFSET 0) r ON true
@@ -114,7 +118,7 @@ export function settle(record: StoredRecord, replica: Pick<Replica, 'name' | 'po
   // A write to a row that does not show the state has not seen the state: it becomes a side of its own.
   const settled =
     waiting === null
-      ? writeLocally(state, view, replica.policy, own, row)
+      ? writeLocally(state, view, replica.policy, own, row, state.length === 0 ? record.forgotten : 0)
       : merge(
           state,
           writeLocally(
@@ -123,6 +127,7 @@ export function settle(record: StoredRecord, replica: Pick<Replica, 'name' | 'po
             'manual',
             [{ ...first, clock: Math.max(first.clock, largestStamp(state) + 1) }, ...rest],
             row,
+            held === null ? record.forgotten : 0,
           ),
         );
   const written = settled.find((version) => !state.includes(version));
@@ -160,9 +165,9 @@ export function encodeState(state: State, asRow: ModelTable | null): string {
   return JSON.stringify(state.map((version) => encodeVersion(version, asRow)));
 }
 
-export function encodeVersion({ vector, stamps, fields, resolution }: Version, asRow: ModelTable | null = null): StoredVersion {
+export function encodeVersion({ vector, stamps, fields, resolution, collected }: Version, asRow: ModelTable | null = null): StoredVersion {
   const values = asRow === null || fields === null ? { f: fields } : besideRow(asRow, fields);
-  return { v: vector, s: stamps, ...values, ...(resolution && { r: resolution }) };
+  return { v: vector, s: stamps, ...values, ...(resolution && { r: resolution }), ...(collected && { c: collected }) };
 }
 
 /** What must be stored of values that a row shows: the generation of fields that the row holds as they were written, and all others. */
@@ -178,8 +183,8 @@ function besideRow(table: ModelTable, fields: Fields): Pick<StoredVersion, 'g' |
 }
 
 /** @param row - The values of a version that is stored without them, and the table that it is of. */
-export function decodeVersion({ v, s, f, g = 1, x, r }: StoredVersion, row: Fields | null, table?: ModelTable): Version {
-  return { vector: v, stamps: s, fields: f === undefined ? row && ofRow(row, g, x, table) : f, ...(r && { resolution: r }) };
+export function decodeVersion({ v, s, f, g = 1, x, r, c }: StoredVersion, row: Fields | null, table?: ModelTable): Version {
+  return { vector: v, stamps: s, fields: f === undefined ? row && ofRow(row, g, x, table) : f, ...(r && { resolution: r }), ...(c && { collected: c }) };
 }
 
 function ofRow(row: Fields, generation: number, beside: Fields | undefined, table: ModelTable | undefined): Fields {
@@ -196,12 +201,13 @@ export function decodeState(versions: string, row: Fields | null, table?: ModelT
 }
 
 function toRecord(table: ModelTable, columns: readonly (string | null)[]): StoredRecord {
-  const [, incarnation, key, position, origin, versions, shown, waiting, held, hash, writes, present, ...values] = columns;
+  const [, incarnation, forgotten, key, position, origin, versions, shown, waiting, held, hash, writes, present, ...values] = columns;
   const row = present === 't' ? toFields(table, values) : null;
   const log = writes ? (JSON.parse(writes) as [string, keyof typeof KINDS, number, string[] | null, string][]) : [];
   return {
     table,
     incarnation: incarnation as string,
+    forgotten: Number(forgotten),
     key: key as string,
     position: Number(position ?? 0),
     origin: origin ?? null,

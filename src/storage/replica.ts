@@ -102,22 +102,36 @@ export async function beginChange(tx: Transaction): Promise<{ readonly incarnati
 
 /** Everyone this replica knows of, itself included. */
 export async function readRoster(db: Pick<Transaction, 'query'>): Promise<RosterMember[]> {
-  const rows = await db.query('SELECT id, name, slot, stride FROM replication.roster ORDER BY name');
-  return rows.map(([id, name, slot, stride]) => ({
+  const rows = await db.query('SELECT id, name, slot, stride, struck FROM replication.roster ORDER BY name, id');
+  return rows.map(([id, name, slot, stride, struck]) => ({
     id: id as string,
     name: name as string,
     slot: Number(slot),
     stride: Number(stride),
+    ...(struck === 't' && { struck: true as const }),
   }));
 }
 
-/** Learns of replicas. They must not clash with those known (see `rosterClash`). */
+/** Learns of replicas, and of those that were struck. They must not clash with those known (see `rosterClash`). */
 export async function learnRoster(db: Pick<Transaction, 'query'>, members: readonly RosterMember[]): Promise<void> {
+  for (const { id } of members.filter(({ struck }) => struck)) await strike(db, id);
   await db.query(
-    `INSERT INTO replication.roster (id, name, slot, stride)
-     SELECT id, name, slot, stride FROM json_to_recordset($1) AS x(id uuid, name text, slot integer, stride integer)
+    `INSERT INTO replication.roster (id, name, slot, stride, struck)
+     SELECT id, name, slot, stride, coalesce(struck, false) FROM json_to_recordset($1) AS x(id uuid, name text, slot integer, stride integer, struck boolean)
      ON CONFLICT DO NOTHING`,
     [JSON.stringify(members)],
+  );
+}
+
+/** Strikes a member from the roster. What is known of its feed goes with it, since its name may be given anew. */
+export async function strike(db: Pick<Transaction, 'query'>, id: string): Promise<void> {
+  await db.query(
+    `WITH struck AS (UPDATE replication.roster SET struck = true WHERE id = $1 AND NOT struck RETURNING id, name),
+          word AS (DELETE FROM replication.knowledge USING struck WHERE member = struck.id),
+          told AS (DELETE FROM replication.hearsay USING struck WHERE peer = struck.name)
+     UPDATE replication.peer p SET taken_incarnation = NULL, taken_position = NULL, taken_by = NULL, acked_incarnation = NULL, acked_position = NULL, acked_by = NULL,
+            incarnation = NULL, owed = false FROM struck WHERE p.name = struck.name`,
+    [id],
   );
 }
 
@@ -147,9 +161,8 @@ async function identify(tx: Transaction, options: ReplicaOptions): Promise<strin
  */
 async function spaceKeys(tx: Transaction, table: ModelTable, { slot, stride }: ReplicaOptions): Promise<void> {
   const { column } = table.keyColumn;
-  const [found] = await tx.query('SELECT pg_get_serial_sequence($1, $2)', [table.table, column.slice(1, -1).replaceAll('""', '"')]);
-  const sequence = found?.[0];
-  if (!sequence) return;
+  const sequence = await keySequence(tx, table);
+  if (sequence === null) return;
   const [row] = await tx.query(
     `SELECT s.last_value, s.is_called, q.seqincrement, coalesce((SELECT max(${column}) FROM ${table.table}), 0)
        FROM ${sequence} s, pg_sequence q WHERE q.seqrelid = $1::regclass`,
@@ -162,6 +175,34 @@ async function spaceKeys(tx: Transaction, table: ModelTable, { slot, stride }: R
   const start = from - (from % stride) + slot + (slot <= from % stride ? stride : 0);
   await tx.query(`ALTER SEQUENCE ${sequence} INCREMENT BY ${stride}`);
   await tx.query('SELECT setval($1::regclass, $2, false)', [sequence, start]);
+}
+
+/**
+ * Moves a model's key sequence past keys of this replica's slot that come back from peers: it gave them out itself, in a history that was lost.
+ *
+ * A gap of some thousands is walked, which cannot take back what others are given meanwhile; beyond that it is jumped, which nobody outruns.
+ */
+export async function passKeys(tx: Transaction, table: ModelTable, { slot, stride }: Pick<Identity, 'slot' | 'stride'>, keys: readonly string[]): Promise<void> {
+  if (!/^(integer|bigint|smallint)$/.test(table.keyColumn.type)) return;
+  let largest = 0;
+  for (const key of keys) if (Number(key) % stride === slot % stride) largest = Math.max(largest, Number(key));
+  if (largest === 0) return;
+  const sequence = await keySequence(tx, table);
+  if (sequence === null) return;
+  const [row] = await tx.query(`SELECT last_value, is_called FROM ${sequence}`);
+  const [last, called] = row ?? [];
+  const steps = Math.floor((largest - Number(last)) / stride) + (called === 't' ? 0 : 1);
+  if (steps <= 0) return;
+  if (steps <= WALKED) await tx.query('SELECT count(nextval($1::regclass)) FROM generate_series(1, $2)', [sequence, steps]);
+  else await tx.query('SELECT setval($1::regclass, $2)', [sequence, largest]);
+}
+
+const WALKED = 10_000;
+
+/** The sequence that gives out a table's keys; null where there is none. */
+async function keySequence(tx: Transaction, { table, keyColumn: { column } }: ModelTable): Promise<string | null> {
+  const [found] = await tx.query('SELECT pg_get_serial_sequence($1, $2)', [table, column.slice(1, -1).replaceAll('""', '"')]);
+  return found?.[0] ?? null;
 }
 
 async function largestOwn(tx: Transaction, table: ModelTable, slot: number, stride: number): Promise<number> {

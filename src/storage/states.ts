@@ -1,12 +1,12 @@
 /**
  * Looking into buckets record by record, and giving records a new place in the feed: what comparing two replicas and mending their differences is made of.
  */
-import { merge, stateHash } from '../replication/merge.ts';
+import { merge } from '../replication/merge.ts';
 import { resume, type Taken } from '../replication/exchange.ts';
 import { toWire, type WireRecord } from '../replication/protocol.ts';
 import { readPeer } from './checkpoints.ts';
 import type { Transaction } from './database.ts';
-import { BUCKETS, bucketOf } from './digest.ts';
+import { BUCKETS, bucketOf, hashOf } from './digest.ts';
 import { decodeState, readRecords, settle } from './records.ts';
 import { beginChange, readEras, type Replica } from './replica.ts';
 import { matchesKey, type ModelTable } from './tables.ts';
@@ -115,7 +115,7 @@ export async function touch(replica: Replica, names: readonly RecordName[], buck
       await tx.query(
         `UPDATE replication.record r SET position = nextval('replication.position'), origin = NULL, hash = x.hash, bucket = x.bucket, changed_at = $3
            FROM json_to_recordset($1) AS x (key text, hash bigint, bucket smallint) WHERE r.model = $2 AND r.key = x.key`,
-        [JSON.stringify(stored.map(({ key, state }) => ({ key, hash: String(stateHash(key, state)), bucket: bucketOf(key) }))), table.name, clock],
+        [JSON.stringify(stored.map(({ key, state }) => ({ key, hash: hashOf(key, state), bucket: bucketOf(key) }))), table.name, clock],
       );
     }
     await recount(tx, [...buckets, ...names.map(([model, key]): Bucket => [model, bucketOf(key)])]);
@@ -129,7 +129,8 @@ async function recount(tx: Transaction, buckets: readonly Bucket[]): Promise<voi
   await tx.query(`DELETE FROM replication.digest d USING ${x} WHERE d.model = x.model AND d.bucket = x.bucket`, [asked]);
   await tx.query(
     `INSERT INTO replication.digest (model, bucket, records, hash)
-     SELECT r.model, r.bucket, count(*), bit_xor(r.hash) FROM replication.record r JOIN ${x} ON r.model = x.model AND r.bucket = x.bucket GROUP BY r.model, r.bucket`,
+     SELECT r.model, r.bucket, count(*), bit_xor(r.hash) FROM replication.record r JOIN ${x} ON r.model = x.model AND r.bucket = x.bucket
+      WHERE r.hash IS NOT NULL GROUP BY r.model, r.bucket`,
     [asked],
   );
 }
@@ -147,8 +148,9 @@ async function lookIntoTable(tx: Transaction, table: ModelTable, buckets: readon
       WHERE r.model = $1 AND r.bucket = ANY ($2::smallint[])`,
     [table.name, buckets, after, id],
   );
-  return rows.map(([key, hash, onItsWay, versions, rowHash]) => {
-    const stored = versions ? String(stateHash(key as string, merge([], decodeState(versions, null)))) : (hash as string);
-    return [table.name, key as string, stored, onItsWay === 't', rowHash ?? null];
+  return rows.flatMap(([key, hash, onItsWay, versions, rowHash]): RecordLook[] => {
+    const stored = versions ? hashOf(key as string, merge([], decodeState(versions, null))) : hash;
+    // Of ghosts alone there is nothing to compare.
+    return stored === null || stored === undefined ? [] : [[table.name, key as string, stored, onItsWay === 't', rowHash ?? null]];
   });
 }

@@ -19,6 +19,8 @@ export interface MetricsSource {
   pendingConflicts(): Promise<number>;
   /** By model: records whose state cannot be shown in their table. */
   recordsWaiting(): Promise<ReadonlyMap<string, number>>;
+  /** Records whose state holds a deletion that is not forgotten yet. */
+  tombstones(): Promise<number>;
   /** Age in seconds of the oldest writing transaction, which holds the feed back; 0 when there is none. */
   fenceSeconds(): Promise<number>;
   /** Whether this gateway leads. */
@@ -40,6 +42,8 @@ export interface Metrics {
   conflictResolved(resolution: Resolution, seconds: number): void;
   /** @param seconds - The peer's clock less this one's, as last measured. */
   clockSkew(peer: string, seconds: number): void;
+  /** Deletions that every replica holds were forgotten here. */
+  tombstonesForgotten(count: number): void;
   readonly contentType: string;
   /** The text for `/metrics`. Never rejects because of the source. */
   scrape(): Promise<string>;
@@ -100,6 +104,8 @@ export function createMetrics({ peers = [], models, source, logger }: MetricsOpt
     labelNames: ['model'],
     registers,
   });
+  const tombstones = new Gauge({ name: 'replication_tombstones', help: 'Records whose deletion is still kept.', registers });
+  const forgotten = new Counter({ name: 'replication_tombstones_collected_total', help: 'Deletions that were forgotten, since every replica held them.', registers });
   const fence = new Gauge({
     name: 'replication_feed_fence_seconds',
     help: 'Age of the oldest writing transaction, which holds the feed back.',
@@ -139,6 +145,7 @@ export function createMetrics({ peers = [], models, source, logger }: MetricsOpt
         for (const [model, records] of await withTimeout(source.recordsWaiting())) waiting.set({ model }, records);
       },
     },
+    { forget: () => tombstones.remove(), read: async () => tombstones.set(await withTimeout(source.tombstones())) },
     { forget: () => fence.remove(), read: async () => fence.set(await withTimeout(source.fenceSeconds())) },
   ];
 
@@ -154,6 +161,7 @@ export function createMetrics({ peers = [], models, source, logger }: MetricsOpt
     conflictDetected: (model, kind) => detected.inc({ model, kind: kind.toLowerCase() }),
     conflictResolved: (resolution, seconds) => resolved.observe({ resolution }, Math.max(0, seconds)),
     clockSkew: (peer, seconds) => skew.set({ peer }, seconds),
+    tombstonesForgotten: (count) => forgotten.inc(count),
     contentType: registry.contentType,
     async scrape() {
       leading.set(source.leading() ? 1 : 0);

@@ -17,7 +17,7 @@ export type Step =
   | { readonly do: 'prepare'; readonly on: number; readonly to: number; readonly limit: number }
   | { readonly do: 'deliver' | 'answer'; readonly which: number; readonly again: boolean }
   | { readonly do: 'tear'; readonly which: number; readonly at: number }
-  | { readonly do: 'backup' | 'restore' | 'restart' | 'crash' | 'commit' | 'unblock'; readonly on: number }
+  | { readonly do: 'backup' | 'restore' | 'restart' | 'crash' | 'commit' | 'unblock' | 'collect'; readonly on: number }
   | { readonly do: 'addField'; readonly on: number }
   | { readonly do: 'skew'; readonly on: number; readonly by: number }
   | { readonly do: 'policy'; readonly on: number; readonly to: number }
@@ -216,6 +216,11 @@ export function createPlayer(world: World, { sessions: faults, tell, rest }: Pla
         world.unblock(name(step.on));
         tell?.(`${name(step.on)} can show all again`);
         break;
+      case 'collect': {
+        const dropped = world.collect(name(step.on));
+        if (dropped > 0) tell?.(`${name(step.on)}.collect`);
+        break;
+      }
       case 'backup':
         backups.set(name(step.on), world.backup(name(step.on)));
         tell?.(`${name(step.on)}.backup`);

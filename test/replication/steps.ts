@@ -1,7 +1,7 @@
 /** Random histories, and what must hold once all has come to rest. */
 import fc from 'fast-check';
 
-import { sameState } from '../../src/replication/merge.ts';
+import { sameState, standing } from '../../src/replication/merge.ts';
 import type { Policy } from '../../src/replication/policy.ts';
 import { compare, sameFields, vectorText, type Fields, type Version } from '../../src/replication/version.ts';
 import type { Replica } from '../support/model.ts';
@@ -23,6 +23,8 @@ export interface Kinds {
   readonly policies?: boolean;
   /** A field `f3` that replicas come to know one after another. */
   readonly schema?: boolean;
+  /** Tombstones are dropped. */
+  readonly collects?: boolean;
   /** Little but writes and deliveries. */
   readonly narrow?: boolean;
   /** How many records there are; 3 unless told. */
@@ -32,7 +34,7 @@ export interface Kinds {
 const on = fc.nat(4);
 const limit = fc.constantFrom(1, 2, 100);
 
-export function steps({ crashes = false, waiting = false, policies = false, schema = false, narrow = false, keys = 3 }: Kinds, maxLength: number): fc.Arbitrary<Step[]> {
+export function steps({ crashes = false, waiting = false, policies = false, schema = false, collects = false, narrow = false, keys = 3 }: Kinds, maxLength: number): fc.Arbitrary<Step[]> {
   const anyKey = fc.nat(keys - 1);
   const write = fc.record({ do: fc.constant('write' as const), on, key: anyKey, field: fc.nat(schema ? 2 : 1), value: fc.nat(3) });
   const fates = fc.array(fc.nat(5), { maxLength: 3 });
@@ -50,6 +52,7 @@ export function steps({ crashes = false, waiting = false, policies = false, sche
       { weight: waiting ? 2 : 0, arbitrary: fc.record({ do: fc.constant('block' as const), on, key: anyKey }) },
       { weight: waiting ? 1 : 0, arbitrary: fc.record({ do: fc.constant('unblock' as const), on }) },
       { weight: schema ? 1 : 0, arbitrary: fc.record({ do: fc.constant('addField' as const), on }) },
+      { weight: collects ? 8 : 0, arbitrary: fc.record({ do: fc.constant('collect' as const), on }) },
       { weight: policies ? 1 : 0, arbitrary: fc.record({ do: fc.constant('policy' as const), on, to: fc.nat(2) }) },
     ),
     { maxLength, size: 'max' },
@@ -146,7 +149,7 @@ export function divergence(world: World): string | null {
   for (const key of keysOf(world)) {
     const state = world.state(first.name, key);
     for (const other of rest) {
-      if (!sameState(state, world.state(other.name, key))) return `${key} differs between ${first.name} and ${other.name}`;
+      if (!sameState(standing(state), standing(world.state(other.name, key)))) return `${key} differs between ${first.name} and ${other.name}`;
       const free = state.length > 1 && (first.database.policy === 'manual' || first.database.policy !== other.database.policy);
       if (!free && !sameFields(shared(world.row(first.name, key), other), shared(world.row(other.name, key), first))) return `${key} is shown otherwise on ${other.name}`;
     }

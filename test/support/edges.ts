@@ -33,7 +33,8 @@ export async function startEdges(options: Partial<ServerOptions> = {}, over: Par
   const metrics = createMetrics({
     peers: ['b'],
     models: ['User'],
-    source: { peers: services.status.peers, pendingConflicts: services.status.pendingConflicts, recordsWaiting: services.status.recordsWaiting, fenceSeconds: async () => 0, leading: () => true },
+    source: { peers: services.status.peers, pendingConflicts: services.status.pendingConflicts,
+      tombstones: services.status.tombstones, recordsWaiting: services.status.recordsWaiting, fenceSeconds: async () => 0, leading: () => true },
     logger,
   });
   const server = createServer({

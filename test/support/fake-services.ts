@@ -224,6 +224,10 @@ export function createFake(): Fake {
       compare: async (peer) => compared(peer),
       repair: async (peer, { dryRun }) => ({ before: compared(peer), after: dryRun ? null : compared(peer), mended: 1, durationMs: 2 }),
     },
+    roster: {
+      members: async () => [{ name: 'a', struck: false }, { name: 'b', struck: false }],
+      strike: async () => check('strike'),
+    },
     status: {
       name: 'a',
       leading: () => true,
@@ -240,6 +244,7 @@ export function createFake(): Fake {
       waiting: async (first) => [{ model: 'User', recordId: '9', reason: 'the email is taken', values: { nom: 'X' } }].slice(0, first),
       recordsWaiting: async () => new Map(),
       fenceSeconds: async () => 0,
+      tombstones: async () => 0,
       async ready() {
         check('ready');
         return true;

@@ -113,6 +113,7 @@ export async function startFleet(members: Readonly<Record<string, Member>>, { ur
         syncMode: 'manual',
         conflictPolicy: 'manual',
         conflictRetention: Infinity,
+        tombstoneRetention: Infinity,
         peerSecret: null,
         ...over,
       };

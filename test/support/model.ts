@@ -5,10 +5,11 @@
  */
 import { largestStamp } from '../../src/replication/clock.ts';
 import type { Era, Held, Taken } from '../../src/replication/exchange.ts';
-import { sameState, type State } from '../../src/replication/merge.ts';
+import { sameState, standing, type State } from '../../src/replication/merge.ts';
 import { latestField, livingSides, show, type Policy, type View } from '../../src/replication/policy.ts';
 import { join, sameFields, valueOf, type Fields, type ReplicaId, type Vector, type Version } from '../../src/replication/version.ts';
 import type { LocalWrite } from '../../src/replication/write.ts';
+import type { Knowing } from './collection.ts';
 import type { Oracle } from './oracle.ts';
 import type { Rules } from './rules.ts';
 
@@ -53,6 +54,9 @@ export interface Database {
   readonly known: Map<string, Taken>;
   readonly eras: Era[];
   head: number;
+  knowing: Knowing;
+  /** Of records that were forgotten, the writes that the row's reader has seen, for the oracle. */
+  readonly gone: Map<string, bigint>;
 }
 
 /** States by key, as they travel. */
@@ -96,8 +100,8 @@ export function createModel(oracle: Oracle, { merge, receive, writeLocally }: Ru
     // A write to a row that does not show the state has not seen the state: it becomes a side of its own.
     const late = { ...first, clock: Math.max(first.clock, largestStamp(state) + 1) };
     const next = record.waiting
-      ? merge(state, writeLocally(held ? [held] : [], { fields: row, version: held }, 'manual', [late, ...rest], row))
-      : writeLocally(state, viewOf(replica, record, state), replica.database.policy, log, row);
+      ? merge(state, writeLocally(held ? [held] : [], { fields: row, version: held }, 'manual', [late, ...rest], row, forgotten(replica, held ? [held] : [])))
+      : writeLocally(state, viewOf(replica, record, state), replica.database.policy, log, row, forgotten(replica, state));
     const written = next.find((version) => !state.includes(version));
     if (written === undefined) throw new Error(`an acknowledged write to ${key} on ${replica.name} left no version`);
     const past = log.reduce((all, { bit }) => all | bit, record.seen);
@@ -125,7 +129,7 @@ export function createModel(oracle: Oracle, { merge, receive, writeLocally }: Ru
       const before = read(replica, key);
       const { state, origin, changed, differs } = receive(before, incoming, sender);
       if (changed) store(replica, key, before, state, origin, viewOf(replica, before, state));
-      else replica.database.records.set(key, { ...before, origin });
+      else if (state.length > 0) replica.database.records.set(key, { ...before, origin });
       return differs ? [[key, state] as const] : [];
     });
   }
@@ -148,7 +152,7 @@ export function begin({ database, server }: Replica): void {
 }
 
 export function read({ database }: Replica, key: string): StoredRecord {
-  const empty = { state: [], origin: null, position: 0, shown: null, waiting: false, held: null, row: null, seen: 0n, log: [] };
+  const empty = { state: [], origin: null, position: 0, shown: null, waiting: false, held: null, row: null, seen: database.gone.get(key) ?? 0n, log: [] };
   return database.records.get(key) ?? empty;
 }
 
@@ -162,14 +166,19 @@ export function idOf({ name, server }: Replica): ReplicaId {
 }
 
 /** A backup, or what a restore makes of one. */
-export function copy({ policy, records, taken, known, eras, head }: Database): Database {
-  return { policy, records: new Map(records), taken: new Map(taken), known: new Map(known), eras: [...eras], head };
+export function copy({ policy, records, taken, known, eras, head, knowing, gone }: Database): Database {
+  return { policy, records: new Map(records), taken: new Map(taken), known: new Map(known), eras: [...eras], head, knowing, gone: new Map(gone) };
+}
+
+/** A record that is written anew must not be covered by what is left of it elsewhere. */
+function forgotten({ database }: Replica, state: State): number {
+  return state.length === 0 ? database.knowing.forgotten : 0;
 }
 
 /** The sides that somebody who reads the row has seen: under `manual` those of the value shown, otherwise all. */
 function sidesBehind(policy: Policy, state: State, { version }: View): State {
   if (policy !== 'manual' || version === null) return state;
-  return state.filter((other) => sameFields(other.fields, version.fields));
+  return standing(state).filter((other) => sameFields(other.fields, version.fields));
 }
 
 /** A view as a version. One of several sides is no version, but a write over it has seen them all. */

@@ -3,7 +3,7 @@
  *
  * Each acknowledged write to a record is a bit; a version's past is the set of writes that it makes or that its writer had seen.
  */
-import type { Version } from '../../src/replication/version.ts';
+import { vectorText, type Version } from '../../src/replication/version.ts';
 
 export interface Oracle {
   /** The bit of a new write to a record, which is acknowledged from now on. */
@@ -17,6 +17,10 @@ export interface Oracle {
   /** Every version ever made, by record. */
   readonly pool: ReadonlyMap<string, readonly Version[]>;
   readonly add: (key: string, version: Version, past: bigint) => void;
+  /** A tombstone's ghost, and when it was first made one: how many versions there were of the record. */
+  readonly collect: (tombstone: Version) => Version;
+  /** True where a tombstone was collected before a version was made. */
+  readonly collectedBefore: (tombstone: Version, version: Version) => boolean;
 }
 
 export function createOracle(): Oracle {
@@ -24,6 +28,9 @@ export function createOracle(): Oracle {
   const pool = new Map<string, Version[]>();
   const counts = new Map<string, bigint>();
   const acknowledged = new Map<string, bigint>();
+  const made = new WeakMap<Version, number>();
+  const collectedAt = new Map<string, number>();
+  let clock = 0;
   const past = (version: Version): bigint => {
     const known = pasts.get(version);
     if (known === undefined) throw new Error(`a version that nobody wrote: ${JSON.stringify(version)}`);
@@ -43,10 +50,19 @@ export function createOracle(): Oracle {
     pool,
     add: (key, version, seen) => {
       pasts.set(version, seen);
-      const made = pool.get(key);
-      if (made) made.push(version);
+      made.set(version, ++clock);
+      const others = pool.get(key);
+      if (others) others.push(version);
       else pool.set(key, [version]);
     },
+    collect(tombstone) {
+      const ghost = { ...tombstone, collected: true } as const;
+      pasts.set(ghost, past(tombstone));
+      const id = vectorText(tombstone.vector);
+      if (!collectedAt.has(id)) collectedAt.set(id, ++clock);
+      return ghost;
+    },
+    collectedBefore: (tombstone, version) => (collectedAt.get(vectorText(tombstone.vector)) ?? Infinity) < (made.get(version) ?? 0),
   };
 }
 

@@ -52,8 +52,8 @@ export interface TestReplica {
   comparison(peer: TestReplica): ComparisonService;
 }
 
-/** What becomes of a batch: its answer arrives, it does not, it comes twice, or its second half is missing; or its answer does not arrive. */
-export type Fate = 'arrives' | 'batch lost' | 'answer lost' | 'twice' | 'torn';
+/** What becomes of a batch: its answer arrives, it does not, it comes twice, or its second half is missing; or its answer does not arrive; or it is held up for so long. */
+export type Fate = 'arrives' | 'batch lost' | 'answer lost' | 'twice' | 'torn' | (() => Promise<void>);
 
 export interface Replicas {
   readonly names: readonly string[];
@@ -290,6 +290,7 @@ function clientTo({ name, handlers }: TestReplica, fates: Fate[]): PeerClient {
     resend: async (request) => resendResponse.parse(wire(await answered(() => handlers.resend(resendRequest.parse(wire(request)))))),
     async changes(request) {
       const fate = fates.shift() ?? 'arrives';
+      if (typeof fate === 'function') await fate();
       if (fate === 'batch lost') throw new LostError('the batch was lost');
       if (fate === 'torn') {
         const text = JSON.stringify(request);

@@ -10,6 +10,7 @@ import type { Policy } from '../../src/replication/policy.ts';
 import { sameFields, type Fields, type ReplicaId, type Version } from '../../src/replication/version.ts';
 import type { Choice } from '../../src/replication/write.ts';
 import { begin, copy, createModel, idOf, read, rowOf, viewOf, type Database, type Records, type Replica } from './model.ts';
+import { createCollector, hear, knowNothing, tell } from './collection.ts';
 import { createOracle, type Oracle } from './oracle.ts';
 import { RULES, type Rules } from './rules.ts';
 
@@ -19,6 +20,8 @@ export interface Batch {
   readonly start: Checkpoint | null;
   readonly end: Checkpoint;
   readonly records: Records;
+  /** How often the sender, and the receiver, had forgotten records when it was made. */
+  readonly generations: readonly [number, number];
 }
 
 /** What the receiver reports back: its states where they differ. */
@@ -56,6 +59,10 @@ export interface World {
   readonly backup: (name: string) => Database;
   readonly restore: (name: string, backup: Database) => void;
   readonly restart: (name: string) => void;
+  /** Drops and forgets tombstones; tells how many records that changed. */
+  readonly collect: (name: string) => number;
+  /** An operator's word on `on` that `name` does not come back. */
+  readonly strike: (on: string, name: string) => void;
   readonly setPolicy: (name: string, policy: Policy) => void;
   /** A later version of the schema: a column for one more field. What was carried of it is shown. */
   readonly addField: (name: string, field: string) => void;
@@ -75,7 +82,9 @@ export function createWorld(setup: Readonly<Record<string, Policy>>, options: Wo
   const rules: Rules = { ...RULES, ...options.rules };
   const { isWithheld, merge, resolve, resume, sameCheckpoint } = rules;
   const oracle = createOracle();
-  const { store, fold, foldAll, showAgain, takeOver } = createModel(oracle, rules);
+  const model = createModel(oracle, rules);
+  const { store, fold, foldAll, showAgain, takeOver } = model;
+  const collector = createCollector(oracle, model);
   let time = 1000;
   let incarnations = 0;
   const replicas: Replica[] = [];
@@ -83,7 +92,7 @@ export function createWorld(setup: Readonly<Record<string, Policy>>, options: Wo
   const find = (name: string): Replica => byName.get(name) as Replica;
   const now = (replica: Replica): number => Math.max(1, ++time + replica.skew);
   function add(name: string, policy: Policy): void {
-    const database: Database = { policy, records: new Map(), taken: new Map(), known: new Map(), eras: [], head: 0 };
+    const database: Database = { policy, records: new Map(), taken: new Map(), known: new Map(), eras: [], head: 0, knowing: knowNothing(name), gone: new Map() };
     const replica: Replica = { name, skew: 0, fields: names, blocked: new Set(), server: `${++incarnations}`, database };
     replicas.push(replica);
     byName.set(name, replica);
@@ -91,9 +100,10 @@ export function createWorld(setup: Readonly<Record<string, Policy>>, options: Wo
   for (const [name, policy] of Object.entries(setup)) add(name, policy);
 
   /** What a record's writes come to that a database holds, folded or not. */
-  function heldBy({ records }: Database, key: string): bigint {
+  function heldBy({ records, gone }: Database, key: string): bigint {
     const record = records.get(key);
-    return record ? record.log.reduce((all, { bit }) => all | bit, oracle.pastOf(record.state)) : 0n;
+    const forgotten = gone.get(key) ?? 0n;
+    return record ? record.log.reduce((all, { bit }) => all | bit, oracle.pastOf(record.state) | forgotten) : forgotten;
   }
 
   function restore(name: string, backup: Database): void {
@@ -123,6 +133,10 @@ export function createWorld(setup: Readonly<Record<string, Policy>>, options: Wo
     const { database } = sender;
     foldAll(sender);
     begin(receiver);
+    const [mine, theirs] = [tell(sender, now(sender)), tell(receiver, now(receiver))];
+    const welcome = hear(receiver, from, mine);
+    if (!hear(sender, to, theirs) || !welcome) return [];
+    const generations = [mine.generation, theirs.generation] as const;
     const taken = receiver.database.taken.get(from) ?? null;
     const { after } = resume(taken, database.eras, database.known.get(to) ?? null);
     if (taken?.incarnation === sender.server) database.known.set(to, taken);
@@ -134,8 +148,12 @@ export function createWorld(setup: Readonly<Record<string, Policy>>, options: Wo
       const part = feed.slice(i, i + limit);
       const end = { incarnation: sender.server, position: (part.at(-1) as (typeof part)[0])[1].position };
       const records = part.filter(([, record]) => !isWithheld(record, idOf(receiver))).map(([key, { state }]) => [key, state] as const);
-      batches.push({ sender: idOf(sender), receiver: idOf(receiver), start, end, records });
+      batches.push({ sender: idOf(sender), receiver: idOf(receiver), start, end, records, generations });
       start = end;
+    }
+    if (feed.length === 0 && after > 0 && taken?.incarnation !== sender.server) {
+      const end = { incarnation: sender.server, position: after };
+      batches.push({ sender: idOf(sender), receiver: idOf(receiver), start, end, records: [], generations });
     }
     return batches;
   }
@@ -144,7 +162,7 @@ export function createWorld(setup: Readonly<Record<string, Policy>>, options: Wo
     const receiver = find(nameOf(batch.receiver));
     begin(receiver);
     const peer = nameOf(batch.sender);
-    if (idOf(receiver) !== batch.receiver) return null;
+    if (idOf(receiver) !== batch.receiver || receiver.database.knowing.generation !== batch.generations[1]) return null;
     if (!sameCheckpoint(receiver.database.taken.get(peer) ?? null, batch.start)) return null;
     const records = takeOver(receiver, batch.sender, batch.records);
     receiver.database.taken.set(peer, { ...batch.end, taker: receiver.server });
@@ -153,7 +171,8 @@ export function createWorld(setup: Readonly<Record<string, Policy>>, options: Wo
 
   function take({ batch, records }: Answer): void {
     const sender = find(nameOf(batch.sender));
-    takeOver(sender, batch.receiver, records);
+    // What was reported to a history, or before records were forgotten, the peer's own feed brings as well.
+    if (sender.database.knowing.generation === batch.generations[0]) takeOver(sender, batch.receiver, records);
     const [name, taker] = batch.receiver.split('.') as [string, string];
     if (idOf(sender) === batch.sender) sender.database.known.set(name, { ...batch.end, taker });
   }
@@ -211,6 +230,11 @@ export function createWorld(setup: Readonly<Record<string, Policy>>, options: Wo
     restore,
     restart: (name) => {
       find(name).server = `${++incarnations}`;
+    },
+    collect: (name) => collector.collect(find(name), now(find(name))),
+    strike: (on, name) => {
+      const { database } = find(on);
+      database.knowing = { ...database.knowing, struck: new Set([...database.knowing.struck, name]) };
     },
     setPolicy,
     addField: (name, field) => {

@@ -1,0 +1,242 @@
+/** Tombstones are dropped: the histories that broke an earlier wording of the rule, and what must hold over random ones. */
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+
+import { isConflict } from '../../src/replication/conflict.ts';
+import { standing } from '../../src/replication/merge.ts';
+import type { Policy } from '../../src/replication/policy.ts';
+import { vectorText, type Version } from '../../src/replication/version.ts';
+import { holds } from '../support/oracle.ts';
+import { KEY, type World } from '../support/world.ts';
+import { POLICIES } from './player.ts';
+import { divergence, links, play, RUNS, settle, steps, syncAll, worldOf, type Topology } from './steps.ts';
+
+/** A world in which all hold the record and know of each other. */
+function holding(count: number, topology: Topology = 'mesh'): World {
+  const world = worldOf(Array<Policy>(count).fill('manual'));
+  world.write('a', { f1: '0', f2: '0' });
+  spread(world, topology);
+  return world;
+}
+
+/** Everybody tells everybody, until all know what all have. */
+function spread(world: World, topology: Topology = 'mesh'): void {
+  for (let round = 0; round < 2 * world.replicas.length; round++) syncAll(world, topology);
+}
+
+/** Collects everywhere until nothing is left to collect. @throws Error where that never ends. */
+function collectAll(world: World, topology: Topology = 'mesh'): void {
+  for (let round = 0; round < 12; round++) {
+    spread(world, topology);
+    const changed = world.replicas.reduce((sum, { name }) => sum + world.collect(name), 0);
+    if (changed === 0) return;
+  }
+  throw new Error('collection never comes to rest');
+}
+
+function values(world: World, name = 'a'): string[] {
+  return [...new Set(standing(world.state(name)).map(({ fields }) => (fields === null ? 'deleted' : `${fields['f1']},${fields['f2']}`)))].toSorted();
+}
+
+function isHeld(world: World, name: string): boolean {
+  return world.replica(name).database.records.has(KEY);
+}
+
+describe('histories', () => {
+  it('recreate-after-gc-is-no-conflict', () => {
+    const world = holding(2);
+    world.write('b', null);
+    spread(world);
+    world.collect('b');
+    world.write('b', { f1: 'new' });
+    world.sync('b', 'a');
+    expect([values(world), isConflict(world.state('a'))]).toEqual([['new,'], false]);
+  });
+
+  it('recreate-after-gc-is-no-conflict, once one of the two has forgotten the record', () => {
+    const world = holding(2);
+    world.write('b', null);
+    spread(world);
+    world.collect('b');
+    spread(world);
+    world.collect('b');
+    expect([isHeld(world, 'a'), isHeld(world, 'b')]).toEqual([true, false]);
+    world.write('b', { f1: 'new' });
+    world.sync('b', 'a');
+    expect([values(world), isConflict(world.state('a'))]).toEqual([['new,'], false]);
+    collectAll(world);
+    expect(world.state('a')).toEqual(world.state('b'));
+  });
+
+  it('a record that is written anew under a clock set back is not covered by what others still have of it', () => {
+    const world = holding(2);
+    world.write('b', null);
+    spread(world);
+    world.collect('b');
+    spread(world);
+    world.collect('b');
+    world.replica('b').skew = -900;
+    world.write('b', { f1: 'new' });
+    world.sync('b', 'a');
+    expect(values(world)).toEqual(['new,']);
+  });
+
+  it('late-batch-after-gc', () => {
+    const world = holding(3);
+    world.write('b', { f1: 'x' });
+    const [late] = world.prepare('b', 'a');
+    world.write('b', null);
+    // a hears of the deletion, and of what b holds, through c alone: b's checkpoint at a stays where the batch begins.
+    for (let round = 0; round < 8; round++) {
+      world.sync('b', 'c');
+      world.sync('c', 'b');
+      world.sync('c', 'a');
+      world.sync('a', 'c');
+      world.collect('a');
+    }
+    expect(isHeld(world, 'a')).toBe(false);
+    expect(late && world.deliver(late)).toBeNull();
+    expect(world.row('a')).toBeNull();
+  });
+
+  it('an answer that comes after what it reports was forgotten is not taken', () => {
+    const world = holding(3);
+    world.write('c', { f1: 'x' });
+    world.write('a', { f1: 'y' }, 's');
+    world.sync('c', 'b');
+    world.write('a', { f2: 'a' });
+    const [batch] = world.prepare('a', 'b');
+    const answer = batch ? world.deliver(batch) : null;
+    expect(answer?.records.length).toBe(1);
+    spread(world);
+    world.decide('a', 'latest');
+    world.write('a', null);
+    collectAll(world);
+    expect(isHeld(world, 'a')).toBe(false);
+    if (answer) world.take(answer);
+    expect(world.row('a')).toBeNull();
+  });
+
+  it('gc-with-unseen-concurrent-edit', () => {
+    const world = holding(3, 'chain');
+    world.write('a', null);
+    world.sync('a', 'b');
+    world.write('c', { f1: 'x' });
+    world.sync('c', 'b');
+    world.collect('a');
+    world.sync('b', 'a');
+    spread(world, 'chain');
+    expect(values(world)).toEqual(['deleted', 'x,0']);
+  });
+
+  it('restore-across-gc', () => {
+    const world = worldOf(['manual', 'manual']);
+    world.write('a', { f1: '0' });
+    spread(world);
+    world.write('a', { f1: 'x' });
+    // As far as the backup knows, b has not taken it.
+    const backup = world.backup('a');
+    spread(world);
+    world.write('b', null);
+    spread(world);
+    world.collect('b');
+    spread(world);
+    world.collect('b');
+    expect(isHeld(world, 'b')).toBe(false);
+    world.restore('a', backup);
+    world.sync('a', 'b');
+    expect(world.row('b')).toBeNull();
+  });
+
+  it.each<[number, Topology]>([[3, 'chain'], [4, 'chain'], [3, 'ring'], [4, 'ring'], [4, 'star'], [3, 'mesh']])('%i replicas in a %s forget a deleted record', (count, topology) => {
+    const world = holding(count, topology);
+    world.write('b', null);
+    world.write('a', { f1: 'stays' }, 's');
+    collectAll(world, topology);
+    for (const { name } of world.replicas) {
+      expect(isHeld(world, name)).toBe(false);
+      expect(world.row(name, 's')).not.toBeNull();
+    }
+    expect(syncAll(world, topology)).toBe(0);
+  });
+
+  it('a replica that is away holds everything up, until it is struck', () => {
+    const world = holding(3);
+    world.write('b', null);
+    const both = (): void => {
+      for (let round = 0; round < 6; round++) {
+        world.sync('a', 'b');
+        world.sync('b', 'a');
+        world.collect('a');
+        world.collect('b');
+      }
+    };
+    both();
+    expect([isHeld(world, 'a'), isHeld(world, 'b')]).toEqual([true, true]);
+    world.strike('a', 'c');
+    both();
+    expect([isHeld(world, 'a'), isHeld(world, 'b')]).toEqual([false, false]);
+    // It comes back with what the others have forgotten, and is not listened to.
+    world.sync('c', 'b');
+    expect(world.row('b')).toBeNull();
+  });
+
+  it('a replica that joins while tombstones are dropped gets nothing dead', () => {
+    const world = holding(2);
+    world.write('b', null);
+    spread(world);
+    world.collect('a');
+    world.add('c', 'manual');
+    world.sync('b', 'c');
+    world.collect('b');
+    collectAll(world);
+    for (const name of ['a', 'b', 'c']) expect([world.row(name), isHeld(world, name)]).toEqual([null, false]);
+    expect(syncAll(world)).toBe(0);
+  });
+});
+
+describe('over random histories', () => {
+  const setups = fc.array(fc.constantFrom(...POLICIES), { minLength: 2, maxLength: 4 });
+  const topologies = fc.constantFrom<Topology>('mesh', 'ring', 'chain', 'star');
+
+  it('replicas converge, nothing dead comes back, no living write and no opposed deletion is lost', () => {
+    fc.assert(
+      fc.property(setups, topologies, steps({ collects: true, waiting: true, keys: 2 }, 80), (policies, topology, history) => {
+        const world = worldOf(policies);
+        const neighbours = new Set(links(world, topology).map((link) => link.join()));
+        const names = world.replicas.map(({ name }) => name);
+        const near = (on: number, to: number): boolean => neighbours.has([names[on % names.length], names[to % names.length]].join());
+        play(world, history.filter((step) => !('to' in step && 'limit' in step) || near(step.on, step.to)));
+        for (const { name } of world.replicas) world.unblock(name);
+        settle(world, topology);
+        expect(divergence(world)).toBeNull();
+        for (const [key, made] of world.oracle.pool) expect(misled(world, key, made)).toBeNull();
+        expect(syncAll(world, topology)).toBe(0);
+        collectAll(world, topology);
+        expect(divergence(world)).toBeNull();
+        for (const { database } of world.replicas) expect([...database.records.values()].filter(({ state }) => state.every(({ fields }) => fields === null))).toEqual([]);
+        expect(syncAll(world, topology)).toBe(0);
+      }),
+      RUNS,
+    );
+  });
+});
+
+/** How what is left of a record is not what the oracle says is left; null where it is. */
+function misled(world: World, key: string, made: readonly Version[]): string | null {
+  const { past, collectedBefore } = world.oracle;
+  const last = made.filter((version) => !made.some((other) => other !== version && holds(past(other), past(version))));
+  const left = new Set(standing(world.state('a', key)).map(({ vector }) => vectorText(vector)));
+  const living = last.filter(({ fields }) => fields !== null);
+  for (const version of living) {
+    if (!left.has(vectorText(version.vector))) return `${key}: ${JSON.stringify(version)} was lost`;
+  }
+  for (const text of left) {
+    if (!last.some(({ vector }) => vectorText(vector) === text)) return `${key}: ${text} came back`;
+  }
+  for (const tombstone of last.filter(({ fields }) => fields === null)) {
+    const opposed = living.some((version) => !collectedBefore(tombstone, version));
+    if (opposed && !left.has(vectorText(tombstone.vector))) return `${key}: the deletion ${vectorText(tombstone.vector)} was lost`;
+  }
+  return null;
+}

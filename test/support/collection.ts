@@ -1,0 +1,182 @@
+/**
+ * How a replica in memory learns who has what, and drops tombstones; as storage does it.
+ *
+ * Members of the roster go by their names here: a name that is given anew after a strike is another member there alone.
+ */
+import { largestStamp } from '../../src/replication/clock.ts';
+import {
+  counts,
+  fellBehind,
+  incorporated,
+  laterFloor,
+  learn,
+  sameKnowledge,
+  stablePlace,
+  type Hearsay,
+  type Knowledge,
+  type Moment,
+  type Term,
+} from '../../src/replication/knowledge.ts';
+import { standing, type State } from '../../src/replication/merge.ts';
+import { viewOf, type Database, type Model, type Replica } from './model.ts';
+import type { Oracle } from './oracle.ts';
+
+/** What a database holds for collection; replaced, never changed. */
+export interface Knowing {
+  readonly roster: readonly string[];
+  readonly struck: ReadonlySet<string>;
+  readonly tick: number;
+  readonly terms: readonly Term[];
+  readonly rows: ReadonlyMap<string, Knowledge>;
+  /** Rows that do not count yet, by the peer that told them. */
+  readonly hearsay: ReadonlyMap<string, Hearsay>;
+  /** Of each member the latest moment that somebody relied on when tombstones were dropped. */
+  readonly floors: ReadonlyMap<string, Moment>;
+  /** How often records were forgotten. */
+  readonly generation: number;
+  /** The largest stamp that was forgotten. */
+  readonly forgotten: number;
+}
+
+/** What a replica tells of this in a handshake. */
+export interface Told {
+  readonly roster: readonly string[];
+  readonly struck: ReadonlySet<string>;
+  readonly hearsay: Hearsay;
+  readonly floors: ReadonlyMap<string, Moment>;
+  readonly generation: number;
+}
+
+export function knowNothing(name: string): Knowing {
+  return { roster: [name], struck: new Set(), tick: 0, terms: [], rows: new Map(), hearsay: new Map(), floors: new Map(), generation: 0, forgotten: 0 };
+}
+
+/** What a replica tells; its captured writes must be folded. @param now - The time, in case that its incarnation begins with this. */
+export function tell(replica: Replica, now: number): Told {
+  refresh(replica, now);
+  const { roster, struck, rows, floors, generation } = replica.database.knowing;
+  const head = Math.max(0, ...[...replica.database.records.values()].map(({ position }) => position));
+  return { roster, struck, floors, generation, hearsay: { head: { incarnation: replica.server, position: head }, rows: [...rows.values()] } };
+}
+
+/** Takes in what a peer told. False where one of the two may not replicate with the other: it was struck, or restored to before what was dropped. */
+export function hear(replica: Replica, peer: string, told: Told): boolean {
+  countHearsay(replica);
+  const { database } = replica;
+  const { knowing } = database;
+  const floors = [...told.floors].reduce((all, [member, floor]) => new Map(all).set(member, laterFloor(all.get(member), floor)), knowing.floors);
+  database.knowing = {
+    ...knowing,
+    floors,
+    struck: new Set([...knowing.struck, ...told.struck]),
+    roster: [...new Set([...knowing.roster, ...told.roster])],
+    hearsay: new Map(knowing.hearsay).set(peer, told.hearsay),
+  };
+  const ofMe = told.hearsay.rows.find(({ member }) => member === replica.name);
+  const term = knowing.terms.at(-1);
+  if (ofMe && term && ofMe.incarnation !== term.incarnation && ofMe.began >= term.began) {
+    // My own word must replace what I said in a history that was lost.
+    database.knowing = { ...database.knowing, terms: [...knowing.terms.slice(0, -1), { ...term, began: ofMe.began + 1 }] };
+    raise(replica);
+  }
+  const { struck, terms } = database.knowing;
+  const floor = floors.get(replica.name);
+  return !struck.has(peer) && !struck.has(replica.name) && (floor === undefined || !fellBehind(floor, terms, 0));
+}
+
+export interface Collector {
+  /** Drops what all hold, and forgets what all have dropped. Tells how many records it changed. */
+  readonly collect: (replica: Replica, now: number) => number;
+}
+
+export function createCollector(oracle: Oracle, model: Model): Collector {
+  return {
+    collect(replica, now) {
+      model.foldAll(replica);
+      refresh(replica, now);
+      const { database } = replica;
+      const { roster, struck, rows } = database.knowing;
+      const living = roster.filter((member) => !struck.has(member));
+      const stable = stablePlace({ member: replica.name, incarnation: replica.server }, living, struck, rows);
+      let changed = 0;
+      for (const [key, record] of database.records) {
+        if (record.position > stable || record.waiting) continue;
+        const { state } = record;
+        const ghosts = state.filter(({ collected }) => collected);
+        if (state.every(({ fields }) => fields === null) && ghosts.length < state.length) {
+          const dropped = state.map((version) => (version.collected ? version : oracle.collect(version)));
+          model.store(replica, key, record, dropped, null, viewOf(replica, record, dropped));
+        } else if (ghosts.length > 0) {
+          forget(database, key, record.seen, standing(state), ghosts);
+        } else continue;
+        changed++;
+        relyOn(database, living.filter((member) => member !== replica.name));
+      }
+      return changed;
+    },
+  };
+
+  /** Takes ghosts away, and the record with the last version. */
+  function forget(database: Database, key: string, seen: bigint, left: State, ghosts: State): void {
+    const { knowing } = database;
+    const record = database.records.get(key);
+    if (left.length > 0 && record) database.records.set(key, { ...record, state: left });
+    else {
+      database.records.delete(key);
+      database.gone.set(key, seen);
+    }
+    database.knowing = { ...knowing, generation: knowing.generation + 1, forgotten: Math.max(knowing.forgotten, largestStamp(ghosts)) };
+  }
+}
+
+function relyOn(database: Database, members: readonly string[]): void {
+  const { knowing } = database;
+  const floors = new Map(knowing.floors);
+  for (const member of members) floors.set(member, laterFloor(floors.get(member), knowing.rows.get(member) as Knowledge));
+  database.knowing = { ...knowing, floors };
+}
+
+/** Brings the replica's own row up to date. */
+function refresh(replica: Replica, now: number): void {
+  countHearsay(replica);
+  const { knowing } = replica.database;
+  const last = knowing.terms.at(-1);
+  if (last?.incarnation !== replica.server) {
+    const term = { incarnation: replica.server, began: Math.max(now, (last?.began ?? 0) + 1), first: knowing.tick + 1 };
+    replica.database.knowing = { ...knowing, terms: [...knowing.terms, term] };
+    raise(replica);
+    return;
+  }
+  const { database } = replica;
+  // A deletion that waits has not been seen by those who write to its row.
+  if ([...database.records.values()].some(({ waiting, state }) => waiting && state.some(({ fields }) => fields === null))) return;
+  const own = knowing.rows.get(replica.name);
+  if (own === undefined || !sameKnowledge(own, present(replica))) raise(replica);
+}
+
+function raise(replica: Replica): void {
+  const { database, name } = replica;
+  const { knowing } = database;
+  const tick = knowing.tick + 1;
+  const { incarnation, began } = knowing.terms.at(-1) as Term;
+  const row: Knowledge = { member: name, incarnation, began, tick, ...present(replica) };
+  database.knowing = { ...knowing, tick, rows: new Map(knowing.rows).set(name, row) };
+}
+
+function present({ name, database: { knowing, taken } }: Replica): Pick<Knowledge, 'knows' | 'roster'> {
+  const roster = knowing.roster.filter((member) => !knowing.struck.has(member));
+  return { roster, knows: incorporated(name, roster, taken, knowing.rows) };
+}
+
+/** Rows whose teller's feed was taken far enough count from now on. */
+function countHearsay({ name, database }: Replica): void {
+  const { knowing } = database;
+  let { rows } = knowing;
+  const hearsay = new Map(knowing.hearsay);
+  for (const [peer, told] of knowing.hearsay) {
+    if (!counts(told, database.taken.get(peer) ?? null)) continue;
+    rows = learn(rows, told.rows.filter(({ member }) => member !== name));
+    hearsay.delete(peer);
+  }
+  database.knowing = { ...knowing, rows, hearsay };
+}
