@@ -42,7 +42,11 @@ interface Goal {
 
 export async function materialise(tx: Transaction, replica: Replica, given: readonly Change[]): Promise<Shown> {
   const { changes, orphaned, partial } = await findOrphans(tx, replica, given);
-  const goals = changes.map((change): Goal => ({ change, before: change.before, fields: orphaned.has(change) ? null : rowOf(change) }));
+  const order = new Map([...replica.tables.keys()].map((name, n) => [name, n]));
+  const place = ({ before }: Goal): number => order.get(before.table.name) ?? 0;
+  const goals = changes
+    .map((change): Goal => ({ change, before: change.before, fields: orphaned.has(change) ? null : rowOf(change) }))
+    .toSorted((a, b) => place(a) - place(b));
   const refused = new Map<Goal, string>();
   let rest = goals.filter(({ before, fields }) => !sameFields(fields, before.row));
   // What failed may be shown once others are: a parent, a value given up.
@@ -89,91 +93,131 @@ async function refuseIfCreatedMeanwhile(tx: Transaction, { before }: Goal): Prom
 }
 
 async function writeRows(tx: Transaction, goals: readonly Goal[]): Promise<void> {
-  const byTable = new Map<ModelTable, Goal[]>();
-  for (const goal of goals) {
-    const own = byTable.get(goal.before.table);
-    if (own) own.push(goal);
-    else byTable.set(goal.before.table, [goal]);
+  const circles = byCircle(goals);
+  // Children that are about to be pointed elsewhere have to be first; otherwise deletions are, since they give up values that only one row may have.
+  const late: Deletions[] = [];
+  for (const tables of circles.toReversed()) {
+    const deletions = [...tables].map(([table, own]) => [table, own.filter(({ fields }) => fields === null).map(({ before }) => before.key)] as const);
+    if ((await livingChild(tx, deletions)) === null) await deleteRows(tx, deletions);
+    else late.push(deletions);
   }
-  const deletions = [...byTable].toReversed().map(([table, own]) => [table, own.filter(({ fields }) => fields === null).map(({ before }) => before.key)] as const);
-  // Children that are about to be pointed elsewhere have to be first; all others last, since deletions give up values that only one row may have.
-  const late: (readonly [ModelTable, readonly string[]])[] = [];
-  for (const [table, keys] of deletions) {
-    const parents = new Set((await livingChildren(tx, table, keys)).map(([key]) => key));
-    await deleteRows(tx, table, keys.filter((key) => !parents.has(key)));
-    if (parents.size > 0) late.push([table, [...parents]]);
-  }
-  for (const [table, own] of byTable) {
-    const living = own.filter(({ fields }) => fields !== null);
-    await updateRows(tx, table, living.filter(({ before }) => before.row !== null));
-    await insertRows(tx, table, living.filter(({ before }) => before.row === null));
-  }
-  for (const [table, keys] of late) {
-    const [left] = await livingChildren(tx, table, keys);
-    if (left) throw new RowError(`it is deleted, and a row of ${left[1]} that still belongs to it would go or change with it: ${left[2]}. Nothing else is known of that row, or it is set aside first.`);
-    await deleteRows(tx, table, keys);
-  }
-}
-
-/** Rows that others still belong to: [key, children's table, one child's values]. The parents' rows are locked: no child can come any more. */
-async function livingChildren(tx: Transaction, model: ModelTable, keys: readonly string[]): Promise<[string, string, string][]> {
-  if (keys.length === 0) return [];
-  const found: [string, string, string][] = [];
-  for (const reference of model.children) {
-    const { child, columns } = reference;
-    const other = child.table === model.table || child.model === model.name ? ` WHERE c.${model.keyColumn.column}::text <> ALL ($1)` : '';
-    const names = columns.map((column) => column.child.column.slice(1, -1)).join(', ');
-    const rows = await tx.query(
-      `SELECT k.key, min(concat_ws(', ', ${columns.map((column) => `c.${column.child.column}::text`).join(', ')}))
-         FROM unnest($1::text[]) AS k (key) JOIN ${model.table} t ON ${matchesKey('t', model.keyColumn, 'k.key')} JOIN ${child.table} c ON ${joined(reference)}${other} GROUP BY k.key`,
-      [keys],
+  for (const tables of circles) {
+    await writeExactly(
+      tx,
+      [...tables].flatMap(([table, own]) => {
+        const living = own.filter(({ fields }) => fields !== null);
+        return [updateOf(table, living.filter(({ before }) => before.row !== null)), insertOf(table, living.filter(({ before }) => before.row === null))];
+      }),
     );
-    found.push(...rows.map(([key, values]): [string, string, string] => [key as string, child.table, `Key (${names})=(${values})`]));
   }
-  return found;
+  for (const deletions of late) {
+    const left = await livingChild(tx, deletions);
+    if (left !== null) throw new RowError(`it is deleted, and a row of ${left} still belongs to it that would go or change with it. It waits until that row does not, or is set aside.`);
+    await deleteRows(tx, deletions);
+  }
 }
 
-async function deleteRows(tx: Transaction, model: ModelTable, keys: readonly string[]): Promise<void> {
-  if (keys.length === 0) return;
-  const gone = await tx.query(`DELETE FROM ${model.table} t USING unnest($1::text[]) AS k (key) WHERE ${matchesKey('t', model.keyColumn, 'k.key')} RETURNING 1`, [keys]);
-  if (gone.length < keys.length) throw new RowError(`a trigger of ${model.table} keeps it from being deleted. ${EXEMPT}`);
+/** By table, the keys of rows that go. */
+type Deletions = readonly (readonly [ModelTable, readonly string[]])[];
+
+/** Tables that refer to each other in a circle are written together; all others each alone, parents first. */
+function byCircle(goals: readonly Goal[]): ReadonlyMap<ModelTable, Goal[]>[] {
+  const circles = new Map<string, Map<ModelTable, Goal[]>>();
+  for (const goal of goals) {
+    const { table } = goal.before;
+    const tables = circles.get(table.circle) ?? new Map<ModelTable, Goal[]>();
+    circles.set(table.circle, tables);
+    const own = tables.get(table);
+    if (own) own.push(goal);
+    else tables.set(table, [goal]);
+  }
+  return [...circles.values()];
 }
 
-async function updateRows(tx: Transaction, table: ModelTable, goals: readonly Goal[]): Promise<void> {
-  if (goals.length === 0 || table.columns.length === 0) return;
+/** A row, in words, that belongs to rows that go and does not go with them; null where there is none. The parents' rows are locked: no child can come any more. */
+async function livingChild(tx: Transaction, deletions: Deletions): Promise<string | null> {
+  for (const [model, keys] of deletions) {
+    for (const reference of keys.length === 0 ? [] : model.children) {
+      const { child, columns } = reference;
+      const going = deletions.find(([{ name }]) => name === child.model);
+      const others = going === undefined ? '' : ` WHERE c.${going[0].keyColumn.column}::text NOT IN (SELECT unnest($2::text[]))`;
+      const values = columns.map((column) => `c.${column.child.column}::text`).join(', ');
+      const [found] = await tx.query(
+        `SELECT concat_ws(', ', ${values}) FROM unnest($1::text[]) AS k (key) JOIN ${model.table} t ON ${matchesKey('t', model.keyColumn, 'k.key')}
+           JOIN ${child.table} c ON ${joined(reference)}${others} LIMIT 1`,
+        [keys, ...(going === undefined ? [] : [going[1]])],
+      );
+      if (found) return `${child.table}, Key (${columns.map((column) => column.child.column.slice(1, -1)).join(', ')})=(${found[0]}),`;
+    }
+  }
+  return null;
+}
+
+async function deleteRows(tx: Transaction, deletions: Deletions): Promise<void> {
+  const own = deletions.filter(([, keys]) => keys.length > 0);
+  if (own.length === 0) return;
+  const deleted = own.map(
+    ([{ table, keyColumn }], n) => `d${n} AS (DELETE FROM ${table} t USING unnest($${n + 1}::text[]) AS k (key) WHERE ${matchesKey('t', keyColumn, 'k.key')} RETURNING 1)`,
+  );
+  const counts = own.map((_, n) => `(SELECT count(*) FROM d${n})`);
+  const [gone] = await tx.query(`WITH ${deleted.join(', ')} SELECT ${counts.join(', ')}`, own.map(([, keys]) => keys));
+  const kept = own.find(([, keys], n) => Number(gone?.[n]) < keys.length);
+  if (kept) throw new RowError(`a trigger of ${kept[0].table} keeps it from being deleted. ${EXEMPT}`);
+}
+
+/** Rows to be written, and the statement that does it from the rows `x`. */
+interface Write {
+  readonly table: ModelTable;
+  readonly goals: readonly Goal[];
+  readonly statement: (x: string) => string;
+}
+
+function updateOf(table: ModelTable, goals: readonly Goal[]): Write {
   const set = table.columns.map((c, i) => `${c.column} = x.c${i}::${c.type}`).join(', ');
-  await writeExactly(tx, table, goals, `UPDATE ${table.table} t SET ${set} FROM x WHERE ${matchesKey('t', table.keyColumn, 'x.key')}`);
+  return {
+    table,
+    goals: table.columns.length === 0 ? [] : goals,
+    statement: (x) => `UPDATE ${table.table} t SET ${set} FROM ${x} x WHERE ${matchesKey('t', table.keyColumn, 'x.key')}`,
+  };
 }
 
-async function insertRows(tx: Transaction, table: ModelTable, goals: readonly Goal[]): Promise<void> {
-  if (goals.length === 0) return;
+function insertOf(table: ModelTable, goals: readonly Goal[]): Write {
   const columns = [table.keyColumn, ...table.columns].map((c) => c.column).join(', ');
   const values = table.columns.map((c, i) => `, x.c${i}::${c.type}`).join('');
-  await writeExactly(
-    tx,
+  return {
     table,
     goals,
-    `INSERT INTO ${table.table} AS t (${columns}) OVERRIDING SYSTEM VALUE SELECT x.key::${table.keyColumn.type}${values} FROM x`,
-  );
+    statement: (x) => `INSERT INTO ${table.table} AS t (${columns}) OVERRIDING SYSTEM VALUE SELECT x.key::${table.keyColumn.type}${values} FROM ${x} x`,
+  };
 }
 
-/** Runs a statement that writes the rows `x`, and looks whether each holds then what it is to hold: its version is stored without its values. */
-async function writeExactly(tx: Transaction, table: ModelTable, goals: readonly Goal[], statement: string): Promise<void> {
-  const texts = [table.keyColumn, ...table.columns].map(({ column }) => `t.${column}::text COLLATE "C"`).join(', ');
-  // EXCEPT is hashed or sorted; a join of what has no statistics may be neither.
-  const [odd] = await tx.query(
-    `WITH x AS MATERIALIZED (SELECT * FROM ${recordset(table)}), w AS (${statement} RETURNING ${texts})
-     SELECT key FROM (SELECT * FROM x EXCEPT SELECT * FROM w) AS odd LIMIT 1`,
-    [encodeRows(table, goals)],
-  );
-  if (odd) throw new RowError(`a trigger of ${table.table} changes the values, or they are not written as their types write them: Key ${odd[0]}. ${EXEMPT}`);
+/**
+ * Writes rows, and looks whether each holds then what it is to hold: its version is stored without its values. Tables of a circle are written in one statement; within a table,
+ * updates give up values before rows are inserted that may take them.
+ */
+async function writeExactly(tx: Transaction, writes: readonly Write[]): Promise<void> {
+  const own = writes.filter(({ goals }) => goals.length > 0);
+  const tables = new Set(own.map(({ table }) => table));
+  for (const together of tables.size > 1 ? [own] : own.map((write) => [write])) {
+    const parts = together.map(({ table, statement }, n) => {
+      const texts = [table.keyColumn, ...table.columns].map(({ column }) => `t.${column}::text COLLATE "C"`).join(', ');
+      return `x${n} AS MATERIALIZED (SELECT * FROM ${recordset(table, n + 1)}), w${n} AS (${statement(`x${n}`)} RETURNING ${texts})`;
+    });
+    // EXCEPT is hashed or sorted; a join of what has no statistics may be neither.
+    const odd = together.map((_, n) => `(SELECT ${n} AS n, key FROM (SELECT * FROM x${n} EXCEPT SELECT * FROM w${n}) AS odd LIMIT 1)`);
+    const [found] = await tx.query(`WITH ${parts.join(', ')} ${odd.join(' UNION ALL ')}`, together.map(({ table, goals }) => encodeRows(table, goals)));
+    if (found) {
+      const { table } = together[Number(found[0])] as Write;
+      throw new RowError(`a trigger of ${table.table} changes the values, or they are not written as their types write them: Key ${found[1]}. ${EXEMPT}`);
+    }
+  }
 }
 
 const EXEMPT = `Let triggers pass where current_setting('replication.applying', true) is 'on'.`;
 
-/** The rows of $1 with every value as text: casts from text are exact, those from JSON are not. */
-function recordset(table: ModelTable): string {
-  return `json_to_recordset($1) AS x (key text${table.columns.map((_, i) => `, c${i} text`).join('')})`;
+/** The rows of a parameter with every value as text: casts from text are exact, those from JSON are not. */
+function recordset(table: ModelTable, parameter: number): string {
+  return `json_to_recordset($${parameter}) AS x (key text${table.columns.map((_, i) => `, c${i} text`).join('')})`;
 }
 
 function encodeRows(table: ModelTable, goals: readonly Goal[]): string {

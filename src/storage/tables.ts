@@ -36,6 +36,8 @@ export interface ModelTable extends ReplicatedModel {
   readonly parents: readonly ForeignKey[];
   /** Those by which others belong to its rows. */
   readonly children: readonly ForeignKey[];
+  /** The same for tables that refer to each other in a circle: their rows come and go in one statement, at whose end foreign keys are checked. */
+  readonly circle: string;
 }
 
 /** A foreign key of which at least one side is a replicated model. */
@@ -76,7 +78,7 @@ export async function describeTables(tx: Transaction, sources: readonly ModelSou
 /** Describes a table anew, in place: another process has changed the model's fields since, and every holder of the description is to follow. */
 export async function refreshTable(tx: Transaction, table: ModelTable): Promise<void> {
   const [source] = await adoptFields(tx, [table.source]);
-  Object.assign(table, { ...(await describeTable(tx, source as ModelSource)), source: table.source, parents: table.parents, children: table.children });
+  Object.assign(table, { ...(await describeTable(tx, source as ModelSource)), source: table.source, parents: table.parents, children: table.children, circle: table.circle });
 }
 
 /** The row that shows these values: a column each. */
@@ -127,6 +129,7 @@ async function describeTable(tx: Transaction, source: ModelSource): Promise<Mode
     source,
     parents: [],
     children: [],
+    circle: source.name,
   };
 }
 
@@ -168,11 +171,27 @@ async function withForeignKeys(tx: Transaction, tables: readonly ModelTable[]): 
       })),
     };
   });
+  const above = new Map(tables.map(({ name }) => [name, ancestors(name, keys)]));
   return tables.map((table) => ({
     ...table,
     parents: keys.filter(({ child }) => child.model === table.name),
     children: keys.filter(({ parent }) => parent.model === table.name),
+    circle: [...(above.get(table.name) as ReadonlySet<string>)].filter((name) => above.get(name)?.has(table.name)).toSorted()[0] ?? table.name,
   }));
+}
+
+/** The models that one belongs to by foreign keys, near or far. */
+function ancestors(model: string, keys: readonly ForeignKey[]): ReadonlySet<string> {
+  const found = new Set<string>();
+  const visit = (name: string): void => {
+    for (const { child, parent } of keys) {
+      if (child.model !== name || parent.model === null || found.has(parent.model)) continue;
+      found.add(parent.model);
+      visit(parent.model);
+    }
+  };
+  visit(model);
+  return found;
 }
 
 function parentsFirst(tables: readonly ModelTable[]): ModelTable[] {
@@ -180,7 +199,7 @@ function parentsFirst(tables: readonly ModelTable[]): ModelTable[] {
   const visit = (table: ModelTable, path: readonly ModelTable[]): void => {
     for (const { parent } of table.parents) {
       const above = tables.find(({ name }) => name === parent.model);
-      // A circle has no first; what cannot be written yet waits for a second try.
+      // A circle has no first, and needs none.
       if (above !== undefined && above !== table && !path.includes(above)) visit(above, [...path, table]);
     }
     ordered.add(table);
