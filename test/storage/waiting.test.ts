@@ -97,6 +97,26 @@ describe('a record that breaks a check', () => {
     expect(await waiting('b')).toEqual([]);
   });
 
+  it('waits with its own reason where many do, for whatever cause', async () => {
+    replicas = await openReplicas('ab', { schema: PEOPLE });
+    await sql('a', 'ALTER TABLE people DROP CONSTRAINT people_age_check');
+    await sql('b', `CREATE FUNCTION own() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF NEW.age = 50 THEN NEW.age := 51; ELSIF NEW.age = 60 THEN RAISE 'not sixty'; END IF; RETURN NEW; END $$;
+      CREATE TRIGGER own BEFORE INSERT ON people FOR EACH ROW EXECUTE FUNCTION own()`);
+    await sql('a', `INSERT INTO people (email, age) SELECT n, CASE n % 4 WHEN 0 THEN -n WHEN 1 THEN CASE WHEN n % 8 = 1 THEN 50 ELSE 60 END ELSE 1 END FROM generate_series(1, 100) n`);
+    await replicas.rest();
+    expect(await sql('b', 'SELECT count(*), count(*) FILTER (WHERE age = 1) AS sound FROM people')).toEqual([{ count: '50', sound: '50' }]);
+    const reasons = (await waiting('b')).map(([, reason]) => /people_age_check|changes the values|not sixty/.exec(reason ?? '')?.[0]);
+    expect(reasons.filter((reason) => reason === 'people_age_check')).toHaveLength(25);
+    expect(reasons.filter((reason) => reason === 'changes the values')).toHaveLength(13);
+    expect(reasons.filter((reason) => reason === 'not sixty')).toHaveLength(12);
+    await sql('b', 'DROP TRIGGER own ON people');
+    await sql('a', 'UPDATE people SET age = 2 WHERE age < 0');
+    await replicas.rest();
+    expect(await waiting('b')).toEqual([]);
+    await expectSame(replicas);
+  });
+
   it('that is deleted meanwhile waits no more', async () => {
     replicas = await openReplicas('ab', { schema: PEOPLE });
     await sql('a', 'ALTER TABLE people DROP CONSTRAINT people_age_check');
