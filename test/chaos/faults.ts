@@ -23,14 +23,32 @@ export interface FaultOptions {
   readonly doubled: (site: Site, twice: boolean) => Promise<void>;
   /** A fault that could not be made, or not be healed. */
   readonly onTrouble: (what: string, error: unknown) => void;
+  /** Kinds that are drawn ten times as often. */
+  readonly often?: readonly FaultKind[];
 }
+
+export const FAULT_KINDS = [
+  'gateway killed',
+  'PostgreSQL killed',
+  'gateway stopped',
+  'PostgreSQL stopped',
+  'link cut',
+  'link slow',
+  'link narrow',
+  'link broken in mid-body',
+  'gateway doubled',
+  'clock skewed',
+  'backed up',
+  'restored',
+] as const;
+export type FaultKind = (typeof FAULT_KINDS)[number];
 
 /** Lasts until the signal, or as long as it was drawn to. */
 type Fault = (site: Site, link: Link, last: () => Promise<void>) => Promise<void>;
 
 const HOUR_US = 3_600_000_000;
 
-export function startFaults({ sites, links, history, random, restore, doubled, onTrouble }: FaultOptions): Faults {
+export function startFaults({ sites, links, history, random, restore, doubled, onTrouble, often = [] }: FaultOptions): Faults {
   const backedUp = new Set<Site>();
   const busy = new Set<Site | Link>();
   const running = new Set<Promise<void>>();
@@ -43,7 +61,7 @@ export function startFaults({ sites, links, history, random, restore, doubled, o
     await last();
     link.heal();
   };
-  const kinds: readonly (readonly [weight: number, kind: string, on: 'site' | 'link', fault: Fault])[] = [
+  const kinds: readonly (readonly [weight: number, kind: FaultKind, on: 'site' | 'link', fault: Fault])[] = [
     [4, 'gateway killed', 'site', async ({ gateways }) => void (await gateways[random.int(gateways.length)]?.kill())],
     [3, 'PostgreSQL killed', 'site', async ({ postgres }, _link, last) => {
       await postgres.kill();
@@ -72,15 +90,16 @@ export function startFaults({ sites, links, history, random, restore, doubled, o
         client.query(`CREATE OR REPLACE FUNCTION replication.clock() RETURNS bigint VOLATILE LANGUAGE sql AS 'SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint + (${offset})'`),
       );
     }],
-    [1, 'backed up', 'site', async (site) => {
-      await site.postgres.backUp();
-      backedUp.add(site);
-    }],
-    [1, 'restored', 'site', async (site) => {
-      if (backedUp.has(site)) await restore(site);
-    }],
+    [1, 'backed up', 'site', (site) => backUp(site)],
+    // Where there is nothing to put back yet, there is the next time.
+    [1, 'restored', 'site', (site) => (backedUp.has(site) ? restore(site) : backUp(site))],
   ];
-  const drawn = kinds.flatMap(([weight, ...kind]) => Array.from({ length: weight }, () => kind));
+  const drawn = kinds.flatMap(([weight, ...kind]) => Array.from({ length: often.includes(kind[0]) ? 10 * weight : weight }, () => kind));
+
+  async function backUp(site: Site): Promise<void> {
+    await site.postgres.backUp();
+    backedUp.add(site);
+  }
 
   async function strike(): Promise<void> {
     const [kind, on, fault] = random.pick(drawn);

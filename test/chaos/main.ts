@@ -9,13 +9,15 @@ import { parseArgs } from 'node:util';
 
 import type { ConflictPolicy, SyncMode } from '../../src/config.ts';
 import type { Violation } from './checker.ts';
+import { FAULT_KINDS, type FaultKind } from './faults.ts';
 import { TOPOLOGIES, type Topology } from './plan.ts';
 import { PLANTS } from './plants.ts';
 import { run, type Report } from './run.ts';
 
 const USAGE = `usage: npm run chaos -- [--seed S] [--minutes T] [--replicas N] [--topology ${TOPOLOGIES.join('|')}] [--policy manual|latest|field-wise]
-       [--mode continuous|manual] [--plant NAME] [--round SECONDS] [--no-faults] [--json] [--keep]
-plants: ${Object.keys(PLANTS).join(', ')}`;
+       [--mode continuous|manual] [--plant NAME] [--round SECONDS] [--no-faults] [--often FAULT[,FAULT]] [--json] [--keep]
+plants: ${Object.keys(PLANTS).join(', ')}
+faults: ${FAULT_KINDS.join(', ')}`;
 /** Lines of a failing record's history that are printed; all of it is in the folder. */
 const SHOWN = 40;
 
@@ -31,6 +33,7 @@ async function main(): Promise<number> {
       plant: { type: 'string' },
       round: { type: 'string' },
       'no-faults': { type: 'boolean', default: false },
+      often: { type: 'string' },
       json: { type: 'boolean', default: false },
       keep: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
@@ -61,6 +64,7 @@ async function main(): Promise<number> {
     ...(values.plant !== undefined && { plant: oneOf('plant', values.plant, Object.keys(PLANTS)) }),
     ...(values.round !== undefined && { roundSeconds: number('round', values.round) }),
     faults: !values['no-faults'],
+    ...(values.often !== undefined && { often: values.often.split(',').map((kind) => oneOf('often', kind, FAULT_KINDS) as FaultKind) }),
     signal: ending.signal,
     onProgress(line) {
       // A line that stays where it is; where there is no terminal, one now and then.

@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { freePort } from '../support/processes.ts';
 import { check, type Violation } from './checker.ts';
 import { NOTES_SQL, readLog, readNotes, readStates } from './evidence.ts';
-import { startFaults } from './faults.ts';
+import { startFaults, type FaultKind } from './faults.ts';
 import type { Gateway } from './gateway.ts';
 import { createHistory, type History } from './history.ts';
 import { openLink, type Link } from './link.ts';
@@ -36,6 +36,8 @@ export interface RunOptions {
   /** A bug to run with; see plants.ts. */
   readonly plant?: string;
   readonly faults?: boolean;
+  /** Faults that are to come often. */
+  readonly often?: readonly FaultKind[];
   readonly signal?: AbortSignal;
   readonly onProgress?: (line: string) => void;
 }
@@ -194,6 +196,7 @@ async function play(options: RunOptions, plan: Plan, folder: string, history: Hi
       else await site.dropGateway();
       await listen();
     },
+    ...(options.often && { often: options.often }),
     onTrouble: (what, error) => history.note({ trouble: what, error: String(error) }),
   });
   closers.push(faults.stop);
