@@ -67,8 +67,9 @@ export async function logConflicts(tx: Transaction, replica: Replica, clock: num
       if (entry !== undefined) closed.push({ id: entry.id, ...now, ...settled });
       else if (!sameState(standing(before.state), versions)) opened.push({ model: table.name, key, ...now, ...settled });
     } else if (entry !== undefined) {
-      const { strategy, by } = outcome(entry.sides, state);
-      closed.push({ id: entry.id, kind: entry.kind, fields: entry.fields, sides: encodeState(entry.sides, null), ...end, strategy, by });
+      // A side may have been written to since the entry was last brought up to date, and the write is to be found in the log once it is decided over.
+      const last = isConflict(before.settled) ? before.settled : entry.sides;
+      closed.push({ id: entry.id, kind: kindOf(last), fields: differingFields(last), sides: encodeState(last, null), ...end, ...outcome(last, state) });
     }
   }
   if (updated.length > 0) {

@@ -140,6 +140,17 @@ describe('under manual', () => {
     expect(await valuesOf(replicas.at('b'), 'x')).toEqual(['a2,0', 'b2,0']);
   });
 
+  it('a write that no fold has seen is among the sides of the decision over it', async () => {
+    await sql('a', `UPDATE things SET f1 = 'a'`);
+    await sql('b', `UPDATE things SET f1 = 'b'`);
+    await replicas.rest();
+    await sql('a', `UPDATE things SET f1 = 'a2', f2 = 'a2'`);
+    await resolve('a', { side: 'b' });
+    const [entry] = await log('a');
+    expect(entry).toMatchObject({ status: 'RESOLVED', fields: ['f1', 'f2'], resolvedFields: { f1: 'b' } });
+    expect(sidesOf(entry as ConflictEntry)).toEqual(['a2', 'b']);
+  });
+
   it('a decision twice, or after the fact, decides once', async () => {
     await sql('a', `UPDATE things SET f1 = 'a'`);
     await sql('b', `UPDATE things SET f1 = 'b'`);
