@@ -86,12 +86,19 @@ export function createChannel(client: PeerClient, { replica, introductions, keep
   let pump: Pump | null = null;
 
   /** One push at a time: the peer's checkpoint allows no other. */
-  async function push({ answering = false, warm = false, look = false }: How = {}): Promise<Pushed> {
+  async function push(how: How = {}): Promise<Pushed> {
     while (now.busy !== null) await now.busy.catch(() => {});
-    const work = link.push(answering, warm);
+    // Busy until all of it is over. Whoever waits for a promise that has settled already waits in a loop that lets nothing else happen, and so for ever.
+    const work = pushOnce(how).finally(() => {
+      now.busy = null;
+    });
     now.busy = work;
+    return work;
+  }
+
+  async function pushOnce({ answering = false, warm = false, look = false }: How): Promise<Pushed> {
     try {
-      const pushed = await work;
+      const pushed = await link.push(answering, warm);
       events.finished(name, 'success');
       if (!look) compare();
       return pushed;
@@ -101,8 +108,6 @@ export function createChannel(client: PeerClient, { replica, introductions, keep
       const { state, told } = explain(client.name, error);
       if (state !== null) await see(state);
       throw told;
-    } finally {
-      now.busy = null;
     }
   }
 

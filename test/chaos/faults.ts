@@ -91,8 +91,14 @@ export function startFaults({ sites, links, history, random, restore, doubled, o
       );
     }],
     [1, 'backed up', 'site', (site) => backUp(site)],
-    // Where there is nothing to put back yet, there is the next time.
-    [1, 'restored', 'site', (site) => (backedUp.has(site) ? restore(site) : backUp(site))],
+    [1, 'restored', 'site', async (site, _link, last) => {
+      if (!backedUp.has(site)) {
+        await backUp(site);
+        // What is written meanwhile goes with it.
+        await last();
+      }
+      await restore(site);
+    }],
   ];
   const drawn = kinds.flatMap(([weight, ...kind]) => Array.from({ length: often.includes(kind[0]) ? 10 * weight : weight }, () => kind));
 

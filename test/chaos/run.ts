@@ -174,9 +174,10 @@ async function play(options: RunOptions, plan: Plan, folder: string, history: Hi
       else for (const token of tokensOf(after)) if (!still.has(token) && !elsewhere.has(token)) history.forgiven.add(token);
     }
     notesRead.set(site, kept.at(-1)?.id ?? 0);
+    // Who writes by SQL may be back before the gateways are, and before any peer has given back what was lost.
+    load?.resume(site);
     await site.open();
     await listen();
-    load?.resume(site);
   }
 
   load = startLoad(sites, history, random.fork('load'), WRITER_PAUSE_MS);
