@@ -46,6 +46,9 @@ export async function countTombstones(replica: Replica): Promise<number> {
 
 async function collectPage(tx: Transaction, replica: Replica, retention: number, after: number): Promise<Collected & { readonly next: number | null }> {
   const { clock } = await beginChange(tx);
+  // A peer that was never met may have opposed anything.
+  const [stranger] = await tx.query('SELECT FROM replication.address a WHERE NOT EXISTS (SELECT FROM replication.roster r WHERE r.name = a.name) LIMIT 1');
+  if (stranger) return { dropped: 0, forgotten: 0, next: null };
   const known = await refreshKnowledge(tx, replica);
   const stable = stablePlace({ member: replica.id, incarnation: known.incarnation }, known.roster, known.struck, known.rows);
   const found = await tx.query(

@@ -2,7 +2,7 @@ import { afterAll, afterEach, expect, it } from 'vitest';
 
 import { createCollector } from '../../src/services/collector.ts';
 import { createRoster } from '../../src/services/roster.ts';
-import { addAddress, storeState } from '../../src/storage/addresses.ts';
+import { addAddress, removeAddress, storeState } from '../../src/storage/addresses.ts';
 import type { Collected } from '../../src/storage/collect.ts';
 import { fold } from '../../src/storage/feed.ts';
 import { learnRoster, readRoster } from '../../src/storage/replica.ts';
@@ -25,11 +25,15 @@ it('asks the peers first, drops what all have, and then forgets it', async () =>
     onCollected: (collected) => void told.push(collected),
     onError: (error) => void told.push(String(error)),
   });
+  // A peer that was never met may have opposed anything.
+  await addAddress(replica.db, { name: 'b', url: 'http://127.0.0.1:1' });
+  await collector.run();
+  await removeAddress(replica.db, 'b');
   await collector.run();
   await collector.run();
   await collector.run();
   await collector.close();
-  expect(told).toEqual(['asked', { dropped: 1, forgotten: 0 }, 'asked', { dropped: 0, forgotten: 1 }, 'asked']);
+  expect(told).toEqual(['asked', 'asked', { dropped: 1, forgotten: 0 }, 'asked', { dropped: 0, forgotten: 1 }, 'asked']);
 });
 
 it('strikes who does not come back, and nobody else', async () => {
