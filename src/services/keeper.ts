@@ -45,7 +45,11 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
 
   async function run(): Promise<void> {
     const folded = await fold(replica, notices.conflicts);
-    if (folded > 0) notices.changed();
+    if (folded > 0) {
+      // Read before it is told: what is in it is found by whoever looks now, and what comes later by the next look.
+      lastEnd = await feedEnd(replica);
+      notices.changed();
+    }
     if (folded > 0 || Date.now() >= retryAt) {
       retryAt = Date.now() + RETRY_MS;
       await retryWaiting(replica, RETRY_RECORDS, notices.conflicts);

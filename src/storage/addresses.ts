@@ -73,8 +73,10 @@ export async function forgetSeen(db: Pick<Transaction, 'query'>): Promise<void> 
 /** Notes in which state a peer is. @param unless - States that this does not change. */
 export async function storeState(db: Pick<Transaction, 'query'>, name: string, state: string, unless: readonly string[] = []): Promise<void> {
   await db.query(
-    `INSERT INTO replication.peer (name, state) VALUES ($1, $2)
-     ON CONFLICT (name) DO UPDATE SET state = excluded.state WHERE peer.state <> excluded.state AND peer.state <> ALL ($3)`,
+    // Looked at first, since ON CONFLICT locks the row whatever comes of it, and taking a batch over holds that lock until its end.
+    `INSERT INTO replication.peer (name, state)
+     SELECT $1, $2 WHERE NOT EXISTS (SELECT FROM replication.peer WHERE name = $1 AND (state = $2 OR state = ANY ($3)))
+     ON CONFLICT (name) DO UPDATE SET state = excluded.state WHERE peer.state <> ALL ($3)`,
     [name, state, unless],
   );
 }
