@@ -16,7 +16,7 @@ import {
 } from './version.ts';
 import type { Choice } from './write.ts';
 
-export type ConflictKind = 'UPDATE_UPDATE' | 'UPDATE_DELETE' | 'INSERT_INSERT';
+export type ConflictKind = 'UPDATE_UPDATE' | 'UPDATE_DELETE' | 'INSERT_INSERT' | 'UNIQUE';
 
 /** One side of a conflict. */
 export interface Side {

@@ -107,6 +107,8 @@ export const changesRequest = z.strictObject({
   /** The checkpoint that the receiver must have stored, or it refuses the batch. */
   start: checkpoint.nullable(),
   end: checkpoint,
+  /** More batches follow, which may settle what collides after this one: two records that swap a unique value. */
+  more: z.boolean().default(false),
   records: z.array(record),
 });
 

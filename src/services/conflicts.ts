@@ -1,6 +1,6 @@
 /** Conflicts: the log, how its entries are settled, and who hears of them. */
 import { stampToInstant } from '../replication/clock.ts';
-import { changedFields, sides } from '../replication/conflict.ts';
+import { changedFields, sides, type ConflictKind, type Side } from '../replication/conflict.ts';
 import type { ReplicatedModel } from '../replication/model.ts';
 import { foldByName, lastWrite, type Fields, type Vector } from '../replication/version.ts';
 import { decide, NoSuchSideError, NotShownError, type Decision } from '../storage/apply.ts';
@@ -24,7 +24,7 @@ import { follow } from './follow.ts';
 import { toJsonValues } from './values.ts';
 import { z } from 'zod';
 
-export type ConflictKind = 'UPDATE_UPDATE' | 'UPDATE_DELETE' | 'INSERT_INSERT' | 'UNIQUE';
+export type { ConflictKind };
 export type ConflictStatus = 'PENDING' | 'RESOLVED';
 export type Strategy = 'LATEST' | 'FIELD_WISE';
 
@@ -265,8 +265,12 @@ interface Resolved {
 export function toConflict(models: ReadonlyMap<string, ReplicatedModel>, entry: ConflictEntry): Conflict {
   const { id, model, key, kind, status, fields, resolution, resolvedBy, resolvedFields } = entry;
   const described = models.get(model);
-  const valuesOf = (values: Fields | null): Record<string, unknown> | null =>
-    values === null ? null : described ? toJsonValues(described, key, values) : { ...values };
+  const valuesOf = (of: string, values: Fields | null): Record<string, unknown> | null =>
+    values === null ? null : described ? toJsonValues(described, of, values) : { ...values };
+  // Over a unique value the sides are two records: the entry's own, and the one that holds it.
+  const { holder } = entry;
+  const all = holder === null ? sides(entry.sides) : sides([...entry.sides, holder.version]);
+  const recordOf = ({ version }: Side): string => (version === holder?.version ? holder.key : key);
   return {
     id,
     model,
@@ -274,20 +278,20 @@ export function toConflict(models: ReadonlyMap<string, ReplicatedModel>, entry: 
     kind,
     status,
     fields,
-    versions: sides(entry.sides).map(({ label, version }) => ({
-      recordId: key,
-      replica: label,
-      values: valuesOf(version.fields),
-      deleted: version.fields === null,
-      changedFields: changedFields(version, entry.sides),
-      updatedAt: stampToInstant(lastWrite(version.vector)[1]),
-      version: toVersionVector(version.vector),
+    versions: all.map((side) => ({
+      recordId: recordOf(side),
+      replica: side.label,
+      values: valuesOf(recordOf(side), side.version.fields),
+      deleted: side.version.fields === null,
+      changedFields: holder === null ? changedFields(side.version, entry.sides) : fields,
+      updatedAt: stampToInstant(lastWrite(side.version.vector)[1]),
+      version: toVersionVector(side.version.vector),
     })),
     detectedAt: stampToInstant(entry.detectedAt),
     resolvedAt: entry.resolvedAt === null ? null : stampToInstant(entry.resolvedAt),
     resolution,
     resolvedBy,
-    resolvedValues: status === 'RESOLVED' ? valuesOf(resolvedFields) : null,
+    resolvedValues: status === 'RESOLVED' ? valuesOf(key, resolvedFields) : null,
   };
 }
 

@@ -38,10 +38,10 @@ export function createHandlers({ replica, channels, introductions, notices, even
       return { ...(await introductions.own()), checkpoint: taken };
     },
 
-    async changes({ sender, receiver, generation = 0, start, end, records }) {
+    async changes({ sender, receiver, generation = 0, start, end, more, records }) {
       await senderIsKnown(sender);
       try {
-        const { applied, skipped, conflicts, differing } = await applyRecords(replica, sender, records, { receiver, start, end }, generation);
+        const { applied, skipped, conflicts, differing } = await applyRecords(replica, sender, records, { receiver, start, end, more }, generation);
         notices.conflicts(conflicts);
         events.applied(sender.name, applied);
         if (applied > 0) notices.changed();

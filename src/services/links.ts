@@ -130,11 +130,13 @@ export function createLink({ replica, client, introductions, keeper, notices, on
       throw new PeerRejectedError('CHECKPOINT_MISMATCH', 'the database of this replica was restarted. It begins with a handshake again');
     }
     let reading = readFeed(replica, current.read, peerId);
+    // The peer waits with what collides until it is told that nothing follows.
+    let promised = false;
     for (;;) {
       const batch = await reading;
       const end: Checkpoint = { incarnation, position: batch.end };
       const moves = !sameCheckpoint(current.start, batch.end === 0 ? null : end);
-      if (batch.records.length === 0 && !batch.more && (warm || !moves)) {
+      if (batch.records.length === 0 && !batch.more && !promised && (warm || !moves)) {
         current.read = batch.end;
         return;
       }
@@ -144,16 +146,17 @@ export function createLink({ replica, client, introductions, keeper, notices, on
         reading.catch(() => {});
       }
       yield await sendBatch(current, batch, end);
+      promised = batch.more;
       current.start = end;
       current.read = batch.end;
       if (!batch.more) return;
     }
   }
 
-  async function sendBatch({ peer, incarnation, generation, start }: Session, { records }: Batch, end: Checkpoint): Promise<Pushed> {
+  async function sendBatch({ peer, incarnation, generation, start }: Session, { records, more }: Batch, end: Checkpoint): Promise<Pushed> {
     const { name, id } = replica;
     const answer = await client.changes(
-      { protocol: PROTOCOL, sender: { name, id, incarnation }, receiver: peer.incarnation, ...(peer.collection && { generation: peer.collection.generation }), start, end, records: [...records] },
+      { protocol: PROTOCOL, sender: { name, id, incarnation }, receiver: peer.incarnation, ...(peer.collection && { generation: peer.collection.generation }), start, end, more, records: [...records] },
       signal,
     );
     let detected: readonly ConflictRef[] = [];

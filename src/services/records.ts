@@ -49,7 +49,9 @@ export function createRecords(replica: Replica, keeper: Keeper): Records {
 
     async conflicts(model, keys) {
       await keeper.settle();
-      const entries = new Map((await pendingOf(replica.db, model, keys)).map((entry) => [entry.key, entry]));
+      // A record may have one over a unique value beside its own; its own comes first.
+      const pending = (await pendingOf(replica.db, model, keys)).toSorted((a, b) => Number(a.name === '') - Number(b.name === ''));
+      const entries = new Map(pending.map((entry) => [entry.key, entry]));
       return keys.map((key) => {
         const entry = entries.get(key);
         return entry ? toConflict(replica.tables, entry) : null;

@@ -1,7 +1,7 @@
 /**
  * Changing states: what a peer sent, what a person decided, what may be shown at last. Each in one transaction with the checkpoint and the conflict log.
  */
-import { choose, chooseValues, isConflict, sides } from '../replication/conflict.ts';
+import { choose, chooseValues, isConflict, sides, type Side } from '../replication/conflict.ts';
 import { receive, sameCheckpoint, type Checkpoint } from '../replication/exchange.ts';
 import { merge, type State } from '../replication/merge.ts';
 import { fromWire, toWire, type WireRecord } from '../replication/protocol.ts';
@@ -15,6 +15,8 @@ import { readGeneration } from './knowledge.ts';
 import { originOf, readLocked, viewOf, type SettledRecord } from './records.ts';
 import { beginChange, passKeys, type Replica } from './replica.ts';
 import type { ModelTable } from './tables.ts';
+import { deferredChanges } from './unique-conflicts.ts';
+import { uniqueDecisions } from './unique-decisions.ts';
 
 /** A message that cannot be taken over as a whole; it changed nothing. */
 export class BatchError extends Error {
@@ -39,7 +41,7 @@ export interface Applied {
  *
  * @param sender - The peer and its incarnation.
  * @param checkpoint - `start` must be the checkpoint stored, or the batch is refused: then one before it was lost. `receiver` must be the present incarnation: what this replica
- *   once sent was withheld from the batch, and may be lost since. `end` is stored with the changes. Null for what a peer reports beside its feed.
+ *   once sent was withheld from the batch, and may be lost since. `end` is stored with the changes. `more`: batches follow that may settle what collides now. Null for what a peer reports beside its feed.
  * @param generation - How often this replica had forgotten records when the peer was asked: what was forgotten since must not come back. Where it has, a batch is refused, and of a report nothing is
  *   taken: the peer's own feed brings the same. Null where nothing was asked.
  * @throws BatchError
@@ -48,7 +50,7 @@ export async function applyRecords(
   replica: Replica,
   sender: { readonly name: string; readonly incarnation: string },
   records: readonly WireRecord[],
-  checkpoint: { readonly receiver: string; readonly start: Checkpoint | null; readonly end: Checkpoint } | null,
+  checkpoint: { readonly receiver: string; readonly start: Checkpoint | null; readonly end: Checkpoint; readonly more: boolean } | null,
   generation: number | null = null,
 ): Promise<Applied> {
   for (const [model, key] of records) checkModel(replica, model, key);
@@ -81,7 +83,8 @@ export async function applyRecords(
         }
       }
     }
-    const written = await writeChanges(tx, replica, clock, changes);
+    if (checkpoint?.more === false) changes.push(...(await deferredChanges(tx, replica, { sender: sender.name }, changes)));
+    const written = await writeChanges(tx, replica, clock, changes, checkpoint?.more ? sender.name : null);
     for (const [table, own] of byTable(replica, records)) await passKeys(tx, table, replica, own.map(([, key]) => key));
     if (checkpoint) await storeTaken(tx, sender.name, { ...checkpoint.end, taker: incarnation });
     return { applied, skipped: records.length - applied, conflicts: written.conflicts, differing };
@@ -110,6 +113,15 @@ export class NoSuchSideError extends Error {}
  * @throws NoSuchSideError, NotShownError
  */
 export async function decide(replica: Replica, ids: readonly string[], decision: Decision, strict: boolean): Promise<Decided> {
+  const done: Decided[] = [];
+  for (const part of await inTurn(replica, ids)) done.push(await decideShown(replica, part, decision, strict));
+  return {
+    resolved: done.flatMap(({ resolved }) => resolved),
+    conflicts: { detected: done.flatMap(({ conflicts }) => conflicts.detected), resolved: done.flatMap(({ conflicts }) => conflicts.resolved) },
+  };
+}
+
+async function decideShown(replica: Replica, ids: readonly string[], decision: Decision, strict: boolean): Promise<Decided> {
   for (let left = ids; ; ) {
     try {
       return await decideAll(replica, left, decision);
@@ -134,12 +146,17 @@ class UnshownError extends Error {
 
 async function decideAll(replica: Replica, ids: readonly string[], decision: Decision): Promise<Decided> {
   return replica.db.transaction(async (tx) => {
-    const { incarnation, clock } = await beginChange(tx);
+    const now = await beginChange(tx);
     const pending = (await readConflicts(tx, ids)).filter(({ status }) => status === 'PENDING');
-    const changes: Change[] = [];
-    const decided = new Map<Change, string>();
+    const unique = pending.filter(({ name }) => name !== '');
+    const { changes: own, decided: over, problems } = await uniqueDecisions(tx, replica, unique, decision, now, (entry) =>
+      noSuchSide(decision, sides([...entry.sides, ...(entry.holder ? [entry.holder.version] : [])])),
+    );
+    for (const [id, problem] of problems) throw new UnshownError(new Set([id]), problem);
+    const changes: Change[] = [...own];
+    const decided = new Map<SettledRecord, string>();
     for (const table of replica.tables.values()) {
-      const entries = new Map(pending.filter(({ model }) => model === table.name).map((entry) => [entry.key, entry]));
+      const entries = new Map(pending.filter(({ model, name }) => model === table.name && name === '').map((entry) => [entry.key, entry]));
       for (const before of await readLocked(tx, replica, table, [...entries.keys()])) {
         if (!isConflict(before.settled)) {
           // A local write has made the sides equal since: folding it closes the entry.
@@ -147,31 +164,46 @@ async function decideAll(replica: Replica, ids: readonly string[], decision: Dec
           continue;
         }
         const choice = choiceOf(before, decision);
-        const version = resolve(before.settled, choice, `${replica.name}.${incarnation}`, clock);
-        const change: Change = { before, state: [version], origin: null, view: { fields: version.fields, version } };
-        changes.push(change);
-        decided.set(change, (entries.get(before.key) as ConflictEntry).id);
+        const version = resolve(before.settled, choice, `${replica.name}.${now.incarnation}`, now.clock);
+        changes.push({ before, state: [version], origin: null, view: { fields: version.fields, version } });
+        decided.set(before, (entries.get(before.key) as ConflictEntry).id);
       }
     }
-    const { conflicts, waiting } = await writeChanges(tx, replica, clock, changes);
-    const unshown = [...waiting].flatMap(([change, { reason }]) => {
-      const id = decided.get(change);
-      return id === undefined ? [] : [{ id, reason }];
-    });
-    const [first] = unshown;
-    if (first) throw new UnshownError(new Set(unshown.map(({ id }) => id)), first.reason);
-    return { resolved: [...decided.values()].toSorted((a, b) => Number(a) - Number(b)), conflicts };
+    const { conflicts, waiting, masked } = await writeChanges(tx, replica, now.clock, changes);
+    const unshown = new Map<string, string>();
+    for (const [before, id] of decided) {
+      const reason = waiting.get(before)?.reason ?? ('values' in decision && masked.has(before) ? TAKEN : undefined);
+      if (reason !== undefined) unshown.set(id, reason);
+    }
+    const closed = new Set(conflicts.resolved.map(({ id }) => id));
+    for (const [id, records] of over) {
+      const reason = records.map((before) => waiting.get(before)?.reason ?? (masked.has(before) ? TAKEN : undefined)).find((each) => each !== undefined);
+      if (reason !== undefined || !closed.has(id)) unshown.set(id, reason ?? TAKEN);
+    }
+    const [first] = unshown.values();
+    if (first !== undefined) throw new UnshownError(new Set(unshown.keys()), first);
+    return { resolved: [...decided.values(), ...over.keys()].toSorted((a, b) => Number(a) - Number(b)), conflicts };
   });
+}
+
+const TAKEN = 'another record claimed the value before.';
+
+/** Entries over unique values come after the others: a record may have both, and is changed once in a transaction. */
+async function inTurn(replica: Replica, ids: readonly string[]): Promise<string[][]> {
+  const unique = new Set((await readConflicts(replica.db, ids)).filter(({ name }) => name !== '').map(({ id }) => id));
+  return [ids.filter((id) => !unique.has(id)), ids.filter((id) => unique.has(id))].filter((part) => part.length > 0);
+}
+
+function noSuchSide(decision: Decision, all: readonly Side[]): NoSuchSideError {
+  const labels = all.map(({ label }) => `"${label}"`);
+  return new NoSuchSideError(`"${'side' in decision ? decision.side : ''}" is no side of this conflict. Its sides are ${labels.join(', ')}.`);
 }
 
 function choiceOf({ settled, view }: SettledRecord, decision: Decision): Choice {
   if ('strategy' in decision) return choose(settled, decision.strategy);
   if ('values' in decision) return chooseValues(settled, view.fields, decision.values);
   const side = sides(settled).find(({ label }) => label === decision.side);
-  if (side === undefined) {
-    const labels = sides(settled).map(({ label }) => `"${label}"`);
-    throw new NoSuchSideError(`"${decision.side}" is no side of this conflict. Its sides are ${labels.join(', ')}.`);
-  }
+  if (side === undefined) throw noSuchSide(decision, sides(settled));
   return { strategy: 'manual', fields: side.version.fields };
 }
 

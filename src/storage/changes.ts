@@ -3,53 +3,70 @@
  */
 import { sameState, standing, type State } from '../replication/merge.ts';
 import { latestField, livingSides, type View } from '../replication/policy.ts';
+import type { Masked } from '../replication/unique.ts';
 import { join, sameFields, type Fields, type Version } from '../replication/version.ts';
 import { logConflicts, NO_CHANGES, type ConflictChanges } from './conflicts.ts';
 import { addToDigests, bucketOf, hashOf } from './digest.ts';
 import type { Transaction } from './database.ts';
-import { encodeState, encodeVersion, type SettledRecord } from './records.ts';
+import { encodeState, encodeVersion, meant, type SettledRecord } from './records.ts';
 import type { Replica } from './replica.ts';
 import { tokensOf } from './families.ts';
-import { AGAIN, materialise, type Unshown } from './rows.ts';
+import { AGAIN, ClashError, materialise, type Shown, type Unshown } from './rows.ts';
 import { showFields, type ModelTable } from './tables.ts';
+import { arbitrate, contested, storeClaims, type Arbitrated } from './unique.ts';
+import { logVerdicts } from './unique-conflicts.ts';
 
 /** A record's new state and what is to be shown of it. */
 export interface Change {
   readonly before: SettledRecord;
   readonly state: State;
   readonly origin: string | null;
+  /** Its `fields` are what the row is to hold; where they give way to another record's, `version` tells the record's own. */
   readonly view: View;
+  /** What of the row gives way. */
+  readonly masked?: Masked;
+  /** Why it has no row: another record holds its value, and it can show nothing in its place. */
+  readonly aside?: string;
 }
 
 /** What writing did. */
 export interface Written {
   readonly conflicts: ConflictChanges;
-  /** The changes that could not be shown, and why. */
-  readonly waiting: ReadonlyMap<Change, Unshown>;
+  /** The records that could not be shown, and why. */
+  readonly waiting: ReadonlyMap<SettledRecord, Unshown>;
+  /** The records that give way to others. */
+  readonly masked: ReadonlyMap<SettledRecord, Masked>;
 }
 
-/** @param clock - The database's clock, in microseconds, for the conflict log. */
+/**
+ * @param clock - The database's clock, in microseconds, for the conflict log.
+ * @param more - Where it is a peer's batch behind which more follow: the peer, whose next batches may settle what collides now.
+ */
 export async function writeChanges(
   tx: Transaction,
   replica: Replica,
   clock: number,
   given: readonly Change[],
+  more: string | null = null,
 ): Promise<Written> {
-  if (given.length === 0) return { conflicts: NO_CHANGES, waiting: new Map() };
-  const { changes, unshown: waiting } = await materialise(tx, replica, given);
+  if (given.length === 0) return { conflicts: NO_CHANGES, waiting: new Map(), masked: new Map() };
+  const { changes, verdicts, waiting } = await showAll(tx, replica, given);
   const records = changes.map((change) => {
     const { before, state } = change;
     const unshown = waiting.get(change);
+    // What is said of the row, which stays as it was where it could not be written.
+    const masked = unshown === undefined ? (change.masked ?? null) : unshown.removed ? null : before.masked;
     return {
       model: before.table.name,
       key: before.key,
       position: before.position > 0 && sameState(state, before.state) ? before.position : null,
       origin: change.origin,
-      versions: encodeState(state, state.length === 1 && unshown === undefined ? before.table : null),
+      versions: encodeState(state, state.length === 1 && unshown === undefined && masked === null ? before.table : null),
       shown: state.length > 1 ? JSON.stringify(change.view.version?.vector ?? null) : null,
       waiting: unshown?.reason ?? null,
       held: unshown === undefined || unshown.removed ? null : heldVersion(replica, change),
       awaits: unshown?.awaits ?? null,
+      masked: masked && JSON.stringify(masked),
       hash: hashOf(before.key, state),
       dead: state.some(({ fields }) => fields === null),
       bucket: bucketOf(before.key),
@@ -59,20 +76,49 @@ export async function writeChanges(
     };
   });
   await tx.query(
-    `INSERT INTO replication.record (model, key, position, origin, versions, shown, waiting, held, awaits, tried, hash, dead, bucket, carries, changed_at)
-     SELECT model, key, coalesce(position, nextval('replication.position')), origin, versions::json, shown::json, waiting, held::json,
+    `INSERT INTO replication.record (model, key, position, origin, versions, shown, waiting, held, masked, awaits, tried, hash, dead, bucket, carries, changed_at)
+     SELECT model, key, coalesce(position, nextval('replication.position')), origin, versions::json, shown::json, waiting, held::json, masked::json,
             awaits, CASE WHEN waiting IS NOT NULL THEN nextval('replication.trial') END, hash, dead, bucket, carries, clock
-       FROM json_to_recordset($1) AS x (model text, key text, position bigint, origin text, versions text, shown text, waiting text, held text, awaits text,
+       FROM json_to_recordset($1) AS x (model text, key text, position bigint, origin text, versions text, shown text, waiting text, held text, masked text, awaits text,
                                         hash bigint, dead boolean, bucket smallint, carries boolean, clock bigint)
      ON CONFLICT (model, key) DO UPDATE SET position = excluded.position, origin = excluded.origin, versions = excluded.versions,
-       shown = excluded.shown, waiting = excluded.waiting, held = excluded.held, awaits = excluded.awaits, tried = excluded.tried, hash = excluded.hash, dead = excluded.dead, carries = excluded.carries, changed_at = excluded.changed_at`,
+       shown = excluded.shown, waiting = excluded.waiting, held = excluded.held, masked = excluded.masked, awaits = excluded.awaits, tried = excluded.tried, hash = excluded.hash, dead = excluded.dead, carries = excluded.carries, changed_at = excluded.changed_at`,
     [JSON.stringify(records)],
   );
   const places = changes.flatMap(({ before }) => before.places);
   if (places.length > 0) await tx.query('DELETE FROM replication.log WHERE ctid = ANY($1::tid[])', [places]);
   await addToDigests(tx, records);
   await noteArrivals(tx, [...changes.filter((change) => !waiting.has(change)).flatMap(tokensOf), ...[...waiting.values()].flatMap(({ awaits }) => (awaits === AGAIN ? [AGAIN] : []))]);
-  return { conflicts: await logConflicts(tx, replica, clock, changes), waiting };
+  await storeClaims(tx, changes, verdicts, waiting);
+  const conflicts = await logConflicts(tx, replica, clock, changes);
+  const unique = await logVerdicts(tx, clock, verdicts, more);
+  return {
+    conflicts: { detected: [...conflicts.detected, ...unique.detected], resolved: [...conflicts.resolved, ...unique.resolved] },
+    waiting: new Map([...waiting].map(([{ before }, why]) => [before, why])),
+    masked: new Map(changes.flatMap((change) => (change.masked ? [[change.before, change.masked] as const] : []))),
+  };
+}
+
+/** Writes the rows. Whose a unique value is, is asked only where that is in question. */
+async function showAll(tx: Transaction, replica: Replica, given: readonly Change[]): Promise<Arbitrated & { readonly waiting: ReadonlyMap<Change, Unshown> }> {
+  const first = await arbitrate(tx, replica, given, await contested(tx, given));
+  try {
+    return withAside(first, await materialise(tx, replica, first.changes, 'tell'));
+  } catch (error) {
+    if (!(error instanceof ClashError)) throw error;
+    // Children that had to follow their parents may claim it too.
+    const all = [...given, ...error.changes.filter((change) => !first.changes.includes(change))];
+    const again = await arbitrate(tx, replica, all, all.filter(({ before }) => before.table.unique.length > 0));
+    return withAside(again, await materialise(tx, replica, again.changes, 'wait'));
+  }
+}
+
+function withAside({ verdicts }: Arbitrated, { changes, unshown }: Shown): Arbitrated & { readonly waiting: ReadonlyMap<Change, Unshown> } {
+  const waiting = new Map(unshown);
+  for (const change of changes) {
+    if (change.aside !== undefined && !waiting.has(change)) waiting.set(change, { reason: change.aside, awaits: null, removed: true });
+  }
+  return { changes, verdicts, waiting };
 }
 
 /** Notes what those that wait have waited for. */
@@ -90,7 +136,8 @@ function heldVersion(replica: Replica, { before }: Change): string | null {
   if (before.waiting !== null) return before.held && JSON.stringify(encodeVersion(before.held));
   if (before.settled.length === 0) return null;
   const version = asVersion(replica, before);
-  return JSON.stringify(encodeVersion({ ...version, fields: before.row && overRow(before, version.fields, before.row) }));
+  const row = meant(before, version.fields);
+  return JSON.stringify(encodeVersion({ ...version, fields: row && overRow(before, version.fields, row) }));
 }
 
 /** The values of a row, with what the version that it shows holds beside it; what only looks written stays unwritten. */

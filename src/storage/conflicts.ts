@@ -4,11 +4,11 @@
  */
 import { differingFields, isConflict, kindOf, outcome, type ConflictKind } from '../replication/conflict.ts';
 import { sameState, standing, type State } from '../replication/merge.ts';
-import type { Fields, Strategy } from '../replication/version.ts';
+import type { Fields, Strategy, Version } from '../replication/version.ts';
 import type { Change } from './changes.ts';
 import { findConflicts, type ConflictPage } from './conflict-log.ts';
 import type { Database, Row, Transaction } from './database.ts';
-import { decodeState, encodeState } from './records.ts';
+import { decodeState, decodeVersion, encodeState, encodeVersion, type StoredVersion } from './records.ts';
 import type { Replica } from './replica.ts';
 
 export interface ConflictRef {
@@ -21,7 +21,7 @@ export interface ConflictRef {
 /** What a transaction did to the log. */
 export interface ConflictChanges {
   readonly detected: readonly ConflictRef[];
-  readonly resolved: readonly { readonly strategy: Strategy; readonly seconds: number }[];
+  readonly resolved: readonly { readonly id: string; readonly strategy: Strategy; readonly seconds: number }[];
 }
 
 export const NO_CHANGES: ConflictChanges = { detected: [], resolved: [] };
@@ -37,9 +37,12 @@ export interface ConflictEntry extends ConflictRef {
   readonly resolvedBy: string | null;
   readonly resolvedFields: Fields | null;
   readonly resolvedSeq: string | null;
+  /** For a unique value: the constraint (empty otherwise), and who holds the value. `sides` has the side of the record that does not. */
+  readonly name: string;
+  readonly holder: { readonly key: string; readonly version: Version } | null;
 }
 
-const COLUMNS = `id, model, key, kind, status, to_json(fields), sides, detected_at, resolved_at, resolution, resolved_by, resolved_values, resolved_seq`;
+const COLUMNS = `id, model, key, kind, status, to_json(fields), sides, detected_at, resolved_at, resolution, resolved_by, resolved_values, resolved_seq, name, holder`;
 
 /** Brings the log up to date with changed states. */
 export async function logConflicts(tx: Transaction, replica: Replica, clock: number, changes: readonly Change[]): Promise<ConflictChanges> {
@@ -72,16 +75,10 @@ export async function logConflicts(tx: Transaction, replica: Replica, clock: num
       closed.push({ id: entry.id, kind: kindOf(last), fields: differingFields(last), sides: encodeState(last, null), ...end, ...outcome(last, state) });
     }
   }
-  if (updated.length > 0) {
-    await tx.query(
-      `UPDATE replication.conflict c SET kind = x.kind, fields = x.fields, sides = x.sides::json
-         FROM json_to_recordset($1) AS x (id bigint, kind text, fields text[], sides text) WHERE c.id = x.id`,
-      [JSON.stringify(updated)],
-    );
-  }
+  await updateEntries(tx, updated);
   const resolved = await closeEntries(tx, clock, closed);
   const detected = await openEntries(tx, clock, opened);
-  return { detected, resolved: [...resolved, ...(replica.policy === 'manual' ? [] : detected.map(() => ({ strategy: replica.policy, seconds: 0 })))] };
+  return { detected, resolved: [...resolved, ...(replica.policy === 'manual' ? [] : detected.map(({ id }) => ({ id, strategy: replica.policy as Strategy, seconds: 0 })))] };
 }
 
 /** A page of entries, newest first. */
@@ -138,21 +135,46 @@ export async function pendingIds(db: Pick<Database, 'query'>, after: string, upT
 
 async function readPending(tx: Transaction, changes: readonly Change[]): Promise<Map<string, ConflictEntry>> {
   const rows = await tx.query(
-    `SELECT ${COLUMNS} FROM replication.conflict JOIN json_to_recordset($1) AS x (m text, k text) ON model = x.m AND key = x.k WHERE status = 'PENDING'`,
+    `SELECT ${COLUMNS} FROM replication.conflict JOIN json_to_recordset($1) AS x (m text, k text) ON model = x.m AND key = x.k WHERE status = 'PENDING' AND name = ''`,
     [JSON.stringify(changes.map(({ before }) => ({ m: before.table.name, k: before.key })))],
   );
   return new Map(rows.map(toEntry).map((entry) => [recordId(entry.model, entry.key), entry]));
 }
 
+/** The pending entries of these records over unique values. */
+export async function pendingUnique(tx: Transaction, records: readonly { readonly m: string; readonly k: string }[]): Promise<ConflictEntry[]> {
+  const rows = await tx.query(
+    `SELECT ${COLUMNS} FROM replication.conflict JOIN (SELECT DISTINCT m, k FROM json_to_recordset($1) AS x (m text, k text)) x ON model = x.m AND key = x.k
+      WHERE status = 'PENDING' AND name <> ''`,
+    [JSON.stringify(records)],
+  );
+  return rows.map(toEntry);
+}
+
+/** Who holds a unique value, as an entry keeps it. */
+export function encodeHolder(key: string, version: Version): string {
+  return JSON.stringify({ k: key, ...encodeVersion(version) });
+}
+
+/** Brings pending entries up to date. */
+export async function updateEntries(tx: Transaction, entries: readonly object[]): Promise<void> {
+  if (entries.length === 0) return;
+  await tx.query(
+    `UPDATE replication.conflict c SET kind = x.kind, fields = x.fields, sides = x.sides::json, holder = x.holder::json
+       FROM json_to_recordset($1) AS x (id bigint, kind text, fields text[], sides text, holder text) WHERE c.id = x.id`,
+    [JSON.stringify(entries)],
+  );
+}
+
 /** Opens entries; those with a strategy are resolved at once. */
-async function openEntries(tx: Transaction, clock: number, entries: readonly object[]): Promise<ConflictRef[]> {
+export async function openEntries(tx: Transaction, clock: number, entries: readonly object[]): Promise<ConflictRef[]> {
   if (entries.length === 0) return [];
   const rows = await tx.query(
-    `INSERT INTO replication.conflict (model, key, kind, status, fields, sides, detected_at, resolved_at, resolution, resolved_by, resolved_values, resolved_seq)
+    `INSERT INTO replication.conflict (model, key, kind, status, fields, sides, detected_at, resolved_at, resolution, resolved_by, resolved_values, resolved_seq, name, holder)
      SELECT model, key, kind, CASE WHEN strategy IS NULL THEN 'PENDING' ELSE 'RESOLVED' END, fields, sides::json, $2::bigint,
             CASE WHEN strategy IS NOT NULL THEN $2::bigint END, strategy, "by", "values"::json,
-            CASE WHEN strategy IS NOT NULL THEN nextval('replication.resolution') END
-       FROM json_to_recordset($1) AS x (model text, key text, kind text, fields text[], sides text, strategy text, "by" text, "values" text)
+            CASE WHEN strategy IS NOT NULL THEN nextval('replication.resolution') END, coalesce(name, ''), holder::json
+       FROM json_to_recordset($1) AS x (model text, key text, kind text, fields text[], sides text, strategy text, "by" text, "values" text, name text, holder text)
      RETURNING id, model, key, kind`,
     [JSON.stringify(entries), clock],
   );
@@ -164,7 +186,7 @@ async function openEntries(tx: Transaction, clock: number, entries: readonly obj
   }));
 }
 
-async function closeEntries(tx: Transaction, clock: number, entries: readonly object[]): Promise<ConflictChanges['resolved']> {
+export async function closeEntries(tx: Transaction, clock: number, entries: readonly object[]): Promise<ConflictChanges['resolved']> {
   if (entries.length === 0) return [];
   const rows = await tx.query(
     `UPDATE replication.conflict c
@@ -172,14 +194,15 @@ async function closeEntries(tx: Transaction, clock: number, entries: readonly ob
             resolved_by = x."by", resolved_values = x."values"::json, resolved_seq = nextval('replication.resolution')
        FROM json_to_recordset($1) AS x (id bigint, kind text, fields text[], sides text, strategy text, "by" text, "values" text)
       WHERE c.id = x.id
-      RETURNING c.resolution, c.resolved_at - c.detected_at`,
+      RETURNING c.id, c.resolution, c.resolved_at - c.detected_at`,
     [JSON.stringify(entries), clock],
   );
-  return rows.map(([strategy, micros]) => ({ strategy: strategy as Strategy, seconds: Number(micros) / 1e6 }));
+  return rows.map(([id, strategy, micros]) => ({ id: id as string, strategy: strategy as Strategy, seconds: Number(micros) / 1e6 }));
 }
 
 function toEntry(row: Row): ConflictEntry {
-  const [id, model, key, kind, status, fields, stored, detectedAt, resolvedAt, resolution, resolvedBy, values, seq] = row;
+  const [id, model, key, kind, status, fields, stored, detectedAt, resolvedAt, resolution, resolvedBy, values, seq, name, holder] = row;
+  const held = holder ? (JSON.parse(holder) as StoredVersion & { readonly k: string }) : null;
   return {
     id: id as string,
     model: model as string,
@@ -194,6 +217,8 @@ function toEntry(row: Row): ConflictEntry {
     resolvedBy: resolvedBy ?? null,
     resolvedFields: values ? (JSON.parse(values) as Fields) : null,
     resolvedSeq: seq ?? null,
+    name: name as string,
+    holder: held && { key: held.k, version: decodeVersion(held, null) },
   };
 }
 

@@ -13,6 +13,7 @@ import { AGAIN } from './rows.ts';
 import { originOf, readLocked, readRecords, settle, viewOf, type SettledRecord } from './records.ts';
 import { beginChange, type Replica } from './replica.ts';
 import { fitting, type RecordName } from './sizes.ts';
+import { deferredChanges } from './unique-conflicts.ts';
 
 type OnConflicts = (changes: ConflictChanges) => void;
 
@@ -22,6 +23,7 @@ type OnConflicts = (changes: ConflictChanges) => void;
  * @param onConflicts - Told after each transaction what it did to the conflict log.
  */
 export async function retryWaiting(replica: Replica, limit: number, onConflicts: OnConflicts): Promise<void> {
+  await tellDeferred(replica, onConflicts);
   const [any] = await replica.db.query('SELECT FROM replication.record WHERE tried IS NOT NULL LIMIT 1');
   if (!any) return;
   await showArrivals(replica, onConflicts);
@@ -41,6 +43,19 @@ export async function retryWaiting(replica: Replica, limit: number, onConflicts:
     }
   }
   await showArrivals(replica, onConflicts);
+}
+
+/** After which a peer that left collisions behind, and promised more, is not waited for: microseconds. */
+const DEFERRED_MICROS = 60_000_000;
+
+async function tellDeferred(replica: Replica, onConflicts: OnConflicts): Promise<void> {
+  const [any] = await replica.db.query('SELECT FROM replication.deferral WHERE since < replication.clock() - $1 LIMIT 1', [DEFERRED_MICROS]);
+  if (!any) return;
+  const { conflicts } = await replica.db.transaction(async (tx) => {
+    const { clock } = await beginChange(tx);
+    return writeChanges(tx, replica, clock, await deferredChanges(tx, replica, { age: DEFERRED_MICROS }, []));
+  });
+  onConflicts(conflicts);
 }
 
 /** What waits, in order of model and key, at most `limit` records and about 8 MiB of them. */

@@ -4,6 +4,7 @@
 import { largestStamp } from '../replication/clock.ts';
 import { merge, ordered, type State } from '../replication/merge.ts';
 import { show, type View } from '../replication/policy.ts';
+import { unmasked, type Masked } from '../replication/unique.ts';
 import type { Fields, Vector, Version } from '../replication/version.ts';
 import { writeLocally, type LocalWrite } from '../replication/write.ts';
 import type { Transaction } from './database.ts';
@@ -11,7 +12,7 @@ import type { Replica } from './replica.ts';
 import { matchesKey, refreshTable, showFields, type ModelTable } from './tables.ts';
 
 /** A version as `replication.record` and `replication.conflict` hold it. */
-interface StoredVersion {
+export interface StoredVersion {
   readonly v: Vector;
   readonly s: Version['stamps'];
   readonly f?: Fields | null;
@@ -35,6 +36,8 @@ export interface StoredRecord {
   /** Why the state cannot be shown; then `held` is the version in the row, null where there is no row. */
   readonly waiting: string | null;
   readonly held: Version | null;
+  /** What of the row gives way to another record's value; null where nothing does. */
+  readonly masked: Masked | null;
   /** Of the stored state, in decimal digits; null where nothing is stored but ghosts. */
   readonly hash: string | null;
   /** The model's row; null where there is none. */
@@ -81,7 +84,7 @@ export async function readRecords(tx: Transaction, table: ModelTable, keys: read
        SELECT replication.incarnation() AS incarnation, (SELECT forgotten FROM replication.collection) AS forgotten,
               (SELECT generation FROM replication.generation WHERE model = $2) AS generation
      )
-     SELECT here.generation, here.incarnation, here.forgotten, k.key, r.position, r.origin, r.versions, r.shown, r.waiting, r.held, r.hash, l.writes, t.${column} IS NOT NULL
+     SELECT here.generation, here.incarnation, here.forgotten, k.key, r.position, r.origin, r.versions, r.shown, r.waiting, r.held, r.hash, l.writes, r.masked, t.${column} IS NOT NULL
             ${table.columns.map((c) => `, t.${c.column}::text`).join('')}
        FROM here CROSS JOIN unnest($1::text[]) WITH ORDINALITY AS k (key, n)
        LEFT JOIN LATERAL (SELECT * FROM replication.record WHERE model = $2 AND key = k.key OFFSET 0) r ON true
@@ -103,9 +106,11 @@ export async function readRecords(tx: Transaction, table: ModelTable, keys: read
 
 /** Folds a record's captured writes into its state. Pure. */
 export function settle(record: StoredRecord, replica: Pick<Replica, 'name' | 'policy'>): SettledRecord {
-  const { state, row, writes, waiting, held } = record;
+  const { state, writes, waiting, held } = record;
   const self = `${replica.name}.${record.incarnation}`;
-  const view: View = waiting === null ? show(state, replica.policy, self, record.shown) : { fields: row, version: held };
+  const shown = waiting === null ? show(state, replica.policy, self, record.shown) : null;
+  const row = meant(record, shown?.fields ?? held?.fields ?? null);
+  const view: View = shown ?? { fields: row, version: held };
   const [opening] = writes;
   if (opening === undefined) return { ...record, settled: state, view };
   // The row was set aside: whoever made one anew had not seen what was written here before, which an entry of its own replica would cover all the same.
@@ -156,6 +161,13 @@ export function viewOf(replica: Replica, before: SettledRecord, state: State): V
   return show(state, replica.policy, `${replica.name}.${before.incarnation}`, before.view.version?.vector ?? before.shown);
 }
 
+/** The values that a record's row stands for, where some of it gives way to another record's. A field that was written since is what was written. */
+export function meant({ row, masked, writes }: StoredRecord, version: Fields | null): Fields | null {
+  if (row === null || masked === null) return row;
+  const whole = writes.some(({ kind }) => kind !== 'update');
+  return unmasked(row, masked, version, whole ? null : new Set(writes.flatMap(({ changed }) => changed)));
+}
+
 /**
  * The versions of a record as they are stored.
  *
@@ -201,7 +213,7 @@ export function decodeState(versions: string, row: Fields | null, table?: ModelT
 }
 
 function toRecord(table: ModelTable, columns: readonly (string | null)[]): StoredRecord {
-  const [, incarnation, forgotten, key, position, origin, versions, shown, waiting, held, hash, writes, present, ...values] = columns;
+  const [, incarnation, forgotten, key, position, origin, versions, shown, waiting, held, hash, writes, masked, present, ...values] = columns;
   const row = present === 't' ? toFields(table, values) : null;
   const log = writes ? (JSON.parse(writes) as [string, keyof typeof KINDS, number, string[] | null, string][]) : [];
   return {
@@ -215,6 +227,7 @@ function toRecord(table: ModelTable, columns: readonly (string | null)[]): Store
     shown: shown ? (JSON.parse(shown) as Vector | null) : null,
     waiting: waiting ?? null,
     held: held ? decodeVersion(JSON.parse(held) as StoredVersion, row, table) : null,
+    masked: masked ? (JSON.parse(masked) as Masked) : null,
     hash: hash ?? null,
     row,
     writes: log.map(([, op, clock, fields, writer]) => ({

@@ -4,6 +4,7 @@
  * Merging never fails; showing can (a constraint, a missing parent, a type). A batch is shown as a whole; where that fails it is halved until the records that
  * cannot be shown stand alone, and those wait. Where there are many of them, the rest is tried row by row on the server: of 5,000 that all fail halving makes 126 s, that 6 s.
  */
+import { uniqueValue, yieldValue } from '../replication/unique.ts';
 import { sameFields, type Fields } from '../replication/version.ts';
 import type { Change } from './changes.ts';
 import { RetryTransaction, sqlState, type Transaction } from './database.ts';
@@ -13,6 +14,17 @@ import { matchesKey, type ModelTable } from './tables.ts';
 
 /** What could be written, but not as it is meant: a foreign key would take a child along in silence, a trigger changes the values, a text is not as the type writes it. */
 class RowError extends Error {}
+
+/** A table refuses a value that another of its rows has: who holds it has to be found out. Nothing was written. */
+export class ClashError extends Error {
+  /** All that was to be shown. */
+  readonly changes: readonly Change[];
+
+  constructor(changes: readonly Change[]) {
+    super('a unique value is taken');
+    this.changes = changes;
+  }
+}
 
 /** Why a change is not shown. */
 export interface Unshown {
@@ -43,7 +55,11 @@ interface Goal {
   readonly fields: Fields | null;
 }
 
-export async function materialise(tx: Transaction, replica: Replica, given: readonly Change[]): Promise<Shown> {
+/**
+ * @param clash - A unique value that another row has is told, or whose it is has been settled: then values that move between rows are put aside first, and what clashes all the same waits.
+ * @throws ClashError
+ */
+export async function materialise(tx: Transaction, replica: Replica, given: readonly Change[], clash: 'tell' | 'wait'): Promise<Shown> {
   const { changes, orphaned, partial } = await findOrphans(tx, replica, given);
   const order = new Map([...replica.tables.keys()].map((name, n) => [name, n]));
   const place = ({ before }: Goal): number => order.get(before.table.name) ?? 0;
@@ -51,12 +67,14 @@ export async function materialise(tx: Transaction, replica: Replica, given: read
     .map((change): Goal => ({ change, before: change.before, fields: orphaned.has(change) ? null : rowOf(change) }))
     .toSorted((a, b) => place(a) - place(b));
   const refused = new Map<Goal, string>();
+  const attempted: Attempt = { changes, refused, told: new Set(clash === 'wait' ? [] : changes.flatMap(({ before }) => before.table.unique.map(({ name }) => name))) };
+  if (attempted.told.size > 0) await tx.query('SAVEPOINT unquestioned');
   let rest = goals.filter(({ before, fields }) => !sameFields(fields, before.row));
   // What failed may be shown once others are: a parent, a value given up.
   for (let left = Infinity; rest.length > 0 && rest.length < left; ) {
     left = rest.length;
     refused.clear();
-    await attempt(tx, rest, refused);
+    await attempt(tx, rest, attempted);
     rest = [...refused.keys()];
   }
   const unshown = new Map<Change, Unshown>();
@@ -65,15 +83,24 @@ export async function materialise(tx: Transaction, replica: Replica, given: read
   return { changes, unshown };
 }
 
-async function attempt(tx: Transaction, goals: readonly Goal[], refused: Map<Goal, string>): Promise<void> {
+interface Attempt {
+  readonly changes: readonly Change[];
+  readonly refused: Map<Goal, string>;
+  /** Constraints whose breach is told. */
+  readonly told: ReadonlySet<string>;
+}
+
+async function attempt(tx: Transaction, goals: readonly Goal[], attempted: Attempt): Promise<void> {
+  const { refused, told } = attempted;
   // What is checked late is checked before the transaction ends, when nothing could be set aside any more.
   await tx.query('SAVEPOINT rows; SET CONSTRAINTS ALL DEFERRED');
   try {
-    await writeRows(tx, goals);
+    await writeRows(tx, goals, told.size === 0);
     await tx.query('SET CONSTRAINTS ALL IMMEDIATE; RELEASE SAVEPOINT rows');
   } catch (error) {
     // 23: integrity constraint; 22: data exception; P0001: raised by a trigger of the application's own.
     if (!(error instanceof RowError) && !/^(22|23|P0001)/.test(sqlState(error) ?? '')) throw error;
+    if (sqlState(error) === '23505' && told.has((error as { constraint?: string }).constraint ?? '')) await tellClash(tx, attempted);
     await tx.query('ROLLBACK TO SAVEPOINT rows');
     const [only] = goals;
     if (goals.length === 1 && only !== undefined) {
@@ -84,18 +111,24 @@ async function attempt(tx: Transaction, goals: readonly Goal[], refused: Map<Goa
     const writes = goals.filter(({ fields }) => fields !== null);
     if (refused.size >= MANY && writes.length > 0) {
       const deletions = goals.filter(({ fields }) => fields === null);
-      if (deletions.length > 0) await attempt(tx, deletions, refused);
-      await attemptEach(tx, writes, refused);
+      if (deletions.length > 0) await attempt(tx, deletions, attempted);
+      await attemptEach(tx, writes, attempted);
       return;
     }
     const half = Math.ceil(goals.length / 2);
-    await attempt(tx, goals.slice(0, half), refused);
-    await attempt(tx, goals.slice(half), refused);
+    await attempt(tx, goals.slice(0, half), attempted);
+    await attempt(tx, goals.slice(half), attempted);
   }
 }
 
+async function tellClash(tx: Transaction, { changes }: Attempt): Promise<never> {
+  await tx.query('ROLLBACK TO SAVEPOINT unquestioned');
+  throw new ClashError(changes);
+}
+
 /** Writes rows one by one, on the server. */
-async function attemptEach(tx: Transaction, goals: readonly Goal[], refused: Map<Goal, string>): Promise<void> {
+async function attemptEach(tx: Transaction, goals: readonly Goal[], attempted: Attempt): Promise<void> {
+  const { refused, told } = attempted;
   const statements: string[] = [];
   const kinds = new Map<string, number>();
   const kindOf = (write: Write, kind: string): number => {
@@ -107,6 +140,8 @@ async function attemptEach(tx: Transaction, goals: readonly Goal[], refused: Map
   const data = `[${goals.map((goal) => JSON.stringify(encodeRow(goal))).join(',')}]`;
   const failed = await tx.query('SELECT n, state, message, detail FROM replication.try_each($1, $2, $3)', [statements, asked, data]);
   await refuseIfCreatedMeanwhile(tx, failed.map(([n]) => goals[Number(n)] as Goal));
+  const clashes = failed.some(([, state, message]) => state === '23505' && [...told].some((name) => message?.includes(`"${name}"`)));
+  if (clashes) await tellClash(tx, attempted);
   for (const [n, state, message, detail] of failed) {
     const goal = goals[Number(n)] as Goal;
     refused.set(goal, state === 'RQ001' ? changedBy(goal.before.table, goal.before.key) : reason({ message, detail }));
@@ -125,7 +160,7 @@ async function refuseIfCreatedMeanwhile(tx: Transaction, goals: readonly Goal[])
   }
 }
 
-async function writeRows(tx: Transaction, goals: readonly Goal[]): Promise<void> {
+async function writeRows(tx: Transaction, goals: readonly Goal[], park: boolean): Promise<void> {
   const circles = byCircle(goals);
   // Children that are about to be pointed elsewhere have to be first; otherwise deletions are, since they give up values that only one row may have.
   const late: Deletions[] = [];
@@ -135,6 +170,7 @@ async function writeRows(tx: Transaction, goals: readonly Goal[]): Promise<void>
     else late.push(deletions);
   }
   for (const tables of circles) {
+    if (park) for (const [table, own] of tables) await writeExactly(tx, [updateOf(table, parkedOf(table, own))]);
     await writeExactly(
       tx,
       [...tables].flatMap(([table, own]) => {
@@ -212,6 +248,17 @@ function updateOf(table: ModelTable, goals: readonly Goal[]): Write {
     goals: table.columns.length === 0 ? [] : goals,
     statement: (x) => `UPDATE ${table.table} t SET ${set} FROM ${x} x WHERE ${matchesKey('t', table.keyColumn, 'x.key')}`,
   };
+}
+
+/** Rows without the unique values that are to change: a statement cannot swap them where each row is checked as it is written. */
+function parkedOf(table: ModelTable, goals: readonly Goal[]): Goal[] {
+  return goals.flatMap((goal): Goal[] => {
+    const { row, key } = goal.before;
+    if (row === null || goal.fields === null) return [];
+    const moving = table.unique.filter((unique) => uniqueValue(unique, row) !== uniqueValue(unique, goal.fields));
+    const fields = moving.reduce<Fields>((left, unique) => yieldValue(unique, key, left) ?? left, row);
+    return moving.length > 0 ? [{ ...goal, fields }] : [];
+  });
 }
 
 function insertOf(table: ModelTable, goals: readonly Goal[]): Write {

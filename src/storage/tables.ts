@@ -1,6 +1,7 @@
 /** The tables of the replicated models, as the database's catalogue describes them. */
 import type { ReplicatedField, ReplicatedModel } from '../replication/model.ts';
 import type { Fields } from '../replication/version.ts';
+import type { UniqueKey } from '../replication/unique.ts';
 import { quote, type Transaction } from './database.ts';
 import { adoptFields, sourceTable } from './fields.ts';
 
@@ -38,6 +39,8 @@ export interface ModelTable extends ReplicatedModel {
   readonly children: readonly ForeignKey[];
   /** The same for tables that refer to each other in a circle: their rows come and go in one statement, at whose end foreign keys are checked. */
   readonly circle: string;
+  /** The constraints and indices by which no two rows have the same values of some fields, in the order of their names. */
+  readonly unique: readonly UniqueKey[];
 }
 
 /** A foreign key of which at least one side is a replicated model. */
@@ -130,6 +133,7 @@ async function describeTable(tx: Transaction, source: ModelSource): Promise<Mode
     parents: [],
     children: [],
     circle: source.name,
+    unique: await uniqueKeys(tx, table, columns),
   };
 }
 
@@ -141,6 +145,36 @@ async function constant(tx: Transaction, expression: string | null | undefined, 
   if (!expression || !CONSTANT.test(expression)) return undefined;
   const [row] = await tx.query(`SELECT ((${expression})::${type})::text`);
   return row?.[0] ?? undefined;
+}
+
+/** What the catalogue says is unique over replicated fields alone. A partial index, or one over an expression, is not among them: what breaks it waits. */
+async function uniqueKeys(tx: Transaction, table: string, columns: readonly Column[]): Promise<UniqueKey[]> {
+  const rows = await tx.query(
+    `SELECT c.relname, coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false), json_agg(quote_ident(a.attname) ORDER BY k.n)
+       FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+       JOIN unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, n) ON k.n <= i.indnkeyatts
+       JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+      WHERE i.indrelid = to_regclass($1) AND i.indisunique AND NOT i.indisprimary AND i.indpred IS NULL AND i.indexprs IS NULL
+      GROUP BY c.relname, i.indexrelid, to_jsonb(i) ORDER BY c.relname`,
+    [table],
+  );
+  const known = new Map(columns.map((column) => [column.column.slice(1, -1).replaceAll('""', '"'), column]));
+  return rows.flatMap(([name, nullsClaim, names]) => {
+    const own = (JSON.parse(names as string) as string[]).map((each) => known.get(each.startsWith('"') ? each.slice(1, -1).replaceAll('""', '"') : each));
+    if (own.includes(undefined)) return [];
+    const keyed = own as Column[];
+    return [{ name: name as string, fields: keyed.map(({ field }) => field.name), nullsClaim: nullsClaim === 't', yields: yielding(keyed, nullsClaim === 't') }];
+  });
+}
+
+/** A field that may be null gives way as null; otherwise a text is marked. */
+function yielding(columns: readonly Column[], nullsClaim: boolean): UniqueKey['yields'] {
+  const nullable = nullsClaim ? undefined : columns.find(({ field }) => field.nullable);
+  if (nullable) return { field: nullable.field.name, as: 'null', longest: null };
+  const text = columns.find(({ field, type }) => !field.list && /^(text|citext|character varying(\(\d+\))?)$/.test(type));
+  if (text === undefined) return null;
+  const longest = /\((\d+)\)/.exec(text.type)?.[1];
+  return { field: text.field.name, as: 'mark', longest: longest === undefined ? null : Number(longest) };
 }
 
 async function withForeignKeys(tx: Transaction, tables: readonly ModelTable[]): Promise<ModelTable[]> {

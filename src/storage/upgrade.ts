@@ -49,10 +49,11 @@ async function showHeld(tx: Transaction, replica: Replica, records: readonly Set
     tx,
     replica,
     records.flatMap((before) => {
-      const { waiting, row, held, settled } = before;
-      if (waiting === null || row === null || !held?.fields || before.writes.length > 0) return [];
+      const { waiting, row, held, settled, masked } = before;
+      if (waiting === null || masked !== null || row === null || !held?.fields || before.writes.length > 0) return [];
       return [{ before, state: settled, origin: null, view: { fields: held.fields, version: held } }];
     }),
+    'wait',
   );
 }
 

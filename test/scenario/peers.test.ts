@@ -128,18 +128,29 @@ describe('what a replica says of a peer', () => {
     await compared(b, 'a', 1);
   });
 
-  it('names the records that cannot be shown, until they can', async () => {
+  it('two users of one email: the first has it on every replica, the other is a conflict until it is settled', async () => {
     fleet = await startFleet({ a: {}, b: {} });
     const [a, b] = [fleet.of('a'), fleet.of('b')];
     const [onA, onB] = [await create(a, 'same@x.org'), await create(b, 'same@x.org')];
-    expect(await sync(a, 'b')).toMatchObject({ sent: 1, applied: 1, conflictsDetected: 0 });
-    const [waiting] = (await overview(b)).waiting;
-    expect(waiting).toMatchObject({ model: 'User', recordId: onA, reason: expect.stringContaining('email'), values: { id: Number(onA), email: 'same@x.org' } });
-    expect((await b.graphql<{ user: null }>(`{ user(id: ${onA}) { id } }`)).data).toEqual({ user: null });
-    await b.run(UpdateUserDocument, { id: onB, input: { email: 'other@x.org' } });
+    expect(await sync(a, 'b')).toMatchObject({ sent: 1, applied: 1, conflictsDetected: 1 });
     await sync(b, 'a');
-    await expect.poll(async () => (await overview(b)).waiting, { timeout: 15_000, interval: 50 }).toEqual([]);
-    for (const replica of [a, b]) expect(await overview(replica), replica.name).toMatchObject({ records: 2, waiting: [] });
+    for (const replica of [a, b]) {
+      expect(await overview(replica), replica.name).toMatchObject({ records: 2, pendingConflicts: 1, waiting: [] });
+      expect((await replica.rest(`GET`, `/api/v1/users/${onB}`)).body).toMatchObject({ email: `same@x.org#${onB}` });
+      const { body } = await replica.rest<Record<string, unknown>[]>('GET', '/api/v1/conflicts?status=pending');
+      expect(body).toMatchObject([
+        { kind: 'unique', record_id: Number(onB), fields: ['email'], version_a: { id: Number(onA), email: 'same@x.org' }, version_b: { id: Number(onB), email: 'same@x.org' } },
+      ]);
+    }
+    const [conflict] = (await b.rest<{ id: number }[]>('GET', '/api/v1/conflicts?status=pending')).body;
+    const path = `/api/v1/conflicts/${conflict?.id}/resolve`;
+    expect(await b.rest('POST', path, { values: { email: 'same@x.org' } })).toMatchObject({ status: 409, body: { code: 'UNIQUE_VIOLATION' } });
+    expect(await b.rest('POST', path, { chosen_version: 'node_b' })).toMatchObject({ status: 200, body: { status: 'resolved', resolution: 'manual' } });
+    for (const replica of [a, b]) {
+      expect(await overview(replica), replica.name).toMatchObject({ pendingConflicts: 0, waiting: [] });
+      const emails = (await replica.rest<{ email: string }[]>('GET', '/api/v1/users')).body.map(({ email }) => email);
+      expect(emails).toEqual([`same@x.org#${onA}`, 'same@x.org']);
+    }
   });
 });
 

@@ -25,7 +25,7 @@ const version = (stamp: number, f1: string | null, seen: Record<string, number> 
   s: f1 === null ? {} : { '*': ['p.p1', stamp] },
 });
 const record = (key: string, ...versions: WireVersion[]): WireRecord => ['Thing', key, versions];
-const apply = (records: WireRecord[], start: Checkpoint | null, end: Checkpoint): Promise<Applied> => applyRecords(a.replica, PEER, records, { receiver, start, end });
+const apply = (records: WireRecord[], start: Checkpoint | null, end: Checkpoint): Promise<Applied> => applyRecords(a.replica, PEER, records, { receiver, start, end, more: false });
 const count = async (table: string): Promise<number> => Number((await a.sql(`SELECT count(*) FROM ${table}`))[0]?.['count']);
 
 beforeEach(async () => {

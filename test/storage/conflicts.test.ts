@@ -169,7 +169,7 @@ it('a decision that cannot be shown is refused whole where strict, and passed ov
   await sql('a', 'UPDATE people SET age = 1 WHERE id = 1');
   await sql('b', 'UPDATE people SET age = 2 WHERE id = 1');
   await replicas.rest();
-  await expect(resolve('a', { values: { email: 'taken' } })).rejects.toThrow('Key (email)=(taken) already exists');
+  await expect(resolve('a', { values: { email: 'taken' } })).rejects.toThrow('another record claimed the value before');
   await expect(resolve('a', { values: { age: 'ten' } })).rejects.toThrow('invalid input syntax');
   expect(await log('a')).toMatchObject([{ status: 'PENDING' }]);
   expect(await resolve('a', { values: { age: '-1' } }, false)).toMatchObject({ resolved: [] });

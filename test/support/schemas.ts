@@ -48,3 +48,9 @@ export const THINGS_WITH_DEFAULT: Schema = {
   ddl: `CREATE TABLE things (id text PRIMARY KEY, f1 text, f2 text, f3 text NOT NULL DEFAULT 'd')`,
   models: [model('Thing', 'things', { id: 'String', f1: 'String?', f2: 'String?', f3: 'String' })],
 };
+
+/** An address that each has and only one may have, and a pair of values that is unique together. */
+export const ACCOUNTS: Schema = {
+  ddl: `CREATE TABLE accounts (id text PRIMARY KEY, email varchar(12) NOT NULL UNIQUE, name text, team text NOT NULL DEFAULT 't', seat integer, UNIQUE (team, seat))`,
+  models: [model('Account', 'accounts', { id: 'String', email: 'String', name: 'String?', team: 'String', seat: 'Int?' })],
+};

@@ -1,0 +1,115 @@
+/**
+ * Conflicts over unique values in the log: at most one pending entry a record and constraint, beside its ordinary one. It stands on the record that does not hold the value, whatever the policy,
+ * and closes when nothing collides any more, however that came about.
+ */
+import { latest, livingSides } from '../replication/policy.ts';
+import { uniqueOutcome } from '../replication/unique.ts';
+import { compare, sameFields, type Version } from '../replication/version.ts';
+import type { Change } from './changes.ts';
+import { closeEntries, encodeHolder, NO_CHANGES, openEntries, pendingUnique, updateEntries, type ConflictChanges, type ConflictEntry } from './conflicts.ts';
+import type { Transaction } from './database.ts';
+import { encodeState, originOf, readLocked, viewOf } from './records.ts';
+import type { Replica } from './replica.ts';
+import type { Verdict } from './unique.ts';
+
+/**
+ * Brings the log up to date with what was found of unique values.
+ *
+ * @param more - The peer whose batch this is, where more of its batches follow: what they may settle is not told yet.
+ */
+export async function logVerdicts(tx: Transaction, clock: number, verdicts: readonly Verdict[], more: string | null): Promise<ConflictChanges> {
+  if (verdicts.length === 0) return NO_CHANGES;
+  const keys = verdicts.map(({ change: { before } }) => ({ m: before.table.name, k: before.key }));
+  const pending = new Map((await pendingUnique(tx, keys)).map((entry) => [idOf(entry.model, entry.key, entry.name), entry]));
+  const states = new Map(verdicts.map(({ change }) => [idOf(change.before.table.name, change.before.key), change.state]));
+  const opened: { model: string; key: string }[] = [];
+  const updated: object[] = [];
+  const closed: object[] = [];
+  for (const { change, unique, holder } of verdicts) {
+    const { before: { table, key } } = change;
+    const entry = pending.get(idOf(table.name, key, unique.name));
+    const own = shownVersion(change);
+    if (holder !== null && own !== null) {
+      const now = { kind: 'UNIQUE', fields: unique.fields, sides: encodeState([own], null), holder: encodeHolder(holder.key, holder.version) };
+      if (entry === undefined) opened.push({ model: table.name, key, name: unique.name, ...now } as (typeof opened)[number]);
+      else if (!isSame(entry, own, holder.key, holder.version)) updated.push({ id: entry.id, ...now });
+    } else if (entry !== undefined) {
+      const sides = sidesOf(entry);
+      const after = [...change.state, ...(states.get(idOf(table.name, entry.holder?.key ?? '')) ?? [])];
+      closed.push({
+        id: entry.id,
+        kind: 'UNIQUE',
+        fields: entry.fields,
+        sides: encodeState(entry.sides, null),
+        values: change.view.fields && JSON.stringify(change.view.fields),
+        ...uniqueOutcome(sides, after),
+      });
+    }
+  }
+  await updateEntries(tx, updated);
+  const resolved = await closeEntries(tx, clock, closed);
+  const detected = await openEntries(tx, clock, await withoutDeferred(tx, clock, opened, more));
+  return { detected, resolved };
+}
+
+/**
+ * Records whose collisions may be told now, as they are: those that a peer left whose feed is drained, or that has not been heard of for a while. They are no longer deferred.
+ *
+ * @param which - The peer, or how long ago the others were left, in microseconds.
+ * @param changes - What is written anyway, which is not among them.
+ */
+export async function deferredChanges(tx: Transaction, replica: Replica, which: { readonly sender: string } | { readonly age: number }, changes: readonly Change[]): Promise<Change[]> {
+  const rows =
+    'sender' in which
+      ? await tx.query('DELETE FROM replication.deferral WHERE sender = $1 RETURNING model, key', [which.sender])
+      : await tx.query('DELETE FROM replication.deferral WHERE since < replication.clock() - $1 RETURNING model, key', [which.age]);
+  const found: Change[] = [];
+  for (const table of replica.tables.values()) {
+    const given = new Set(changes.filter(({ before }) => before.table === table).map(({ before }) => before.key));
+    const keys = rows.flatMap(([model, key]) => (model === table.name && !given.has(key as string) ? [key as string] : []));
+    for (const before of await readLocked(tx, replica, table, keys)) {
+      found.push({ before, state: before.settled, origin: originOf(before), view: viewOf(replica, before, before.settled) });
+    }
+  }
+  return found;
+}
+
+async function withoutDeferred<T extends { readonly model: string; readonly key: string }>(tx: Transaction, clock: number, opened: readonly T[], more: string | null): Promise<readonly T[]> {
+  if (opened.length === 0) return opened;
+  const records = JSON.stringify(opened.map(({ model, key }) => ({ model, key })));
+  if (more !== null) {
+    await tx.query(
+      `INSERT INTO replication.deferral (model, key, sender, since)
+       SELECT DISTINCT model, key, $2, $3::bigint FROM json_to_recordset($1) AS x (model text, key text) ON CONFLICT DO NOTHING`,
+      [records, more, clock],
+    );
+    return [];
+  }
+  const rows = await tx.query('SELECT d.model, d.key FROM replication.deferral d JOIN json_to_recordset($1) AS x (model text, key text) USING (model, key)', [records]);
+  const deferred = new Set(rows.map(([model, key]) => idOf(model as string, key as string)));
+  return opened.filter(({ model, key }) => !deferred.has(idOf(model, key)));
+}
+
+/** The version whose value gives way; the latest living one where what is shown is made of several. */
+function shownVersion({ state, view }: Change): Version | null {
+  if (view.version?.fields) return view.version;
+  const living = livingSides(state);
+  return living.length > 0 ? latest(living) : null;
+}
+
+function sidesOf({ sides, holder }: ConflictEntry): Version[] {
+  return holder === null ? [...sides] : [...sides, holder.version];
+}
+
+function isSame(entry: ConflictEntry, own: Version, holderKey: string, holder: Version): boolean {
+  const [side] = entry.sides;
+  return side !== undefined && entry.holder?.key === holderKey && sameVersion(side, own) && sameVersion(entry.holder.version, holder);
+}
+
+function sameVersion(a: Version, b: Version): boolean {
+  return compare(a.vector, b.vector) === 'equal' && sameFields(a.fields, b.fields);
+}
+
+function idOf(...parts: readonly string[]): string {
+  return JSON.stringify(parts);
+}

@@ -1,0 +1,311 @@
+/** Unique values that two replicas give to different records: who holds them, what the others show, and how it is settled. */
+import { afterEach, describe, expect, it } from 'vitest';
+
+import { decide, NotShownError, type Decision } from '../../src/storage/apply.ts';
+import { listConflicts, type ConflictEntry } from '../../src/storage/conflicts.ts';
+import { readWaiting } from '../../src/storage/present.ts';
+import { expectSame, rowsOf } from '../support/compare.ts';
+import { linksOf, openReplicas, type Replicas } from '../support/replicas.ts';
+import { ACCOUNTS, PEOPLE } from '../support/schemas.ts';
+
+let replicas: Replicas;
+
+afterEach(() => replicas.close());
+
+const open = async (names: string, policy: 'manual' | 'latest' | 'field-wise' = 'manual'): Promise<void> => {
+  replicas = await openReplicas(names, { schema: ACCOUNTS, policies: Object.fromEntries([...names].map((name) => [name, policy])) });
+};
+const sql = (name: string, text: string): Promise<Record<string, string | null>[]> => replicas.at(name).sql(text);
+const create = (name: string, key: string, email: string): Promise<unknown> => sql(name, `INSERT INTO accounts (id, email) VALUES ('${key}', '${email}')`);
+const set = (name: string, key: string, change: string): Promise<unknown> => sql(name, `UPDATE accounts SET ${change} WHERE id = '${key}'`);
+const emails = async (name: string): Promise<Record<string, string | null>> =>
+  Object.fromEntries((await sql(name, 'SELECT id, email FROM accounts ORDER BY id')).map(({ id, email }) => [id, email as string]));
+const pending = async (name: string): Promise<ConflictEntry[]> => {
+  await replicas.at(name).settle();
+  return (await listConflicts(replicas.at(name).replica.db, { status: 'PENDING', first: 100, before: null })).toReversed();
+};
+const losers = async (name: string): Promise<unknown[]> => (await pending(name)).map(({ kind, key, fields, holder }) => [kind, key, fields.join(), holder?.key]).toSorted();
+/** Decides the conflict on a record. */
+const settleBy = async (name: string, key: string, decision: Decision): Promise<void> => {
+  const entry = (await pending(name)).find((each) => each.key === key);
+  await decide(replicas.at(name).replica, [entry?.id as string], decision, true);
+};
+
+/** Comes to rest: all hold and show the same, and nobody waits. */
+async function rest(topology: 'mesh' | 'chain' = 'mesh'): Promise<Record<string, string | null>> {
+  await replicas.rest(linksOf(topology, replicas.names));
+  await expectSame(replicas);
+  const [first, ...others] = replicas.names as [string, ...string[]];
+  for (const other of others) {
+    expect(await rowsOf(replicas.at(other))).toEqual(await rowsOf(replicas.at(first)));
+    expect(await losers(other)).toEqual(await losers(first));
+  }
+  return emails(first);
+}
+
+describe('a value given to two records', () => {
+  it('unique-holder-ignores-arrival-order', async () => {
+    for (const [one, two] of [['a', 'b'], ['b', 'a']] as const) {
+      await open('abc');
+      await create('a', 'r', 'x');
+      await create('b', 's', 'x');
+      await replicas.sync(one, 'c');
+      await replicas.sync(two, 'c');
+      expect(await emails('c')).toEqual({ r: 'x', s: 'x#s' });
+      expect(await rest()).toEqual({ r: 'x', s: 'x#s' });
+      expect(await losers('c')).toEqual([['UNIQUE', 's', 'email', 'r']]);
+      expect(await readWaiting(replicas.at('a').replica, 10)).toEqual([]);
+      if (one === 'a') await replicas.close();
+    }
+  });
+
+  it('unique-holder-ignores-arrival-order-while-a-side-waits', async () => {
+    for (const order of ['ab', 'ba']) {
+      await open('abc');
+      await create('a', 'r', '0');
+      await replicas.rest();
+      // Two sides of r; c shows neither the one that claims x first, nor s's claim before it.
+      await set('a', 'r', `email = 'x'`);
+      await set('c', 'r', `email = 'y'`);
+      await create('b', 's', 'x');
+      for (const from of order) await replicas.sync(from, 'c');
+      expect(await emails('c')).toEqual({ r: 'y', s: 'x#s' });
+      await replicas.rest();
+      for (const name of 'abc') expect((await emails(name))['s']).toBe('x#s');
+      await expectSame(replicas);
+      if (order === 'ab') await replicas.close();
+    }
+  });
+
+  it('unrelated-edit-does-not-move-the-holder', async () => {
+    await open('ab');
+    await create('a', 'r', 'x');
+    await create('b', 's', 'x');
+    await set('a', 'r', `name = 'n'`);
+    expect(await rest()).toEqual({ r: 'x', s: 'x#s' });
+    await set('b', 'r', `name = 'm'`);
+    await set('a', 's', `name = 'o'`);
+    expect(await rest()).toEqual({ r: 'x', s: 'x#s' });
+    // What is shown in place of a value is no value: s has its own, as it was written.
+    await set('a', 'r', `email = 'z'`);
+    expect(await rest()).toEqual({ r: 'z', s: 'x' });
+    expect(await pending('b')).toEqual([]);
+  });
+
+  it('is shown again when its holder is deleted; a write to what was shown instead is a value', async () => {
+    await open('ab');
+    await create('a', 'r', 'x');
+    await create('b', 's', 'x');
+    expect(await rest()).toEqual({ r: 'x', s: 'x#s' });
+    await sql('a', `DELETE FROM accounts WHERE id = 'r'`);
+    expect(await rest()).toEqual({ s: 'x' });
+    await create('a', 't', 'q');
+    await create('b', 'u', 'q');
+    await rest();
+    await set('b', 'u', `email = 'v', name = 'both'`);
+    await set('a', 't', `email = 'w'`);
+    expect(await rest()).toEqual({ s: 'x', t: 'w', u: 'v' });
+    expect(await pending('a')).toEqual([]);
+  });
+
+  it('passes through a chain, to three claimants, of whom the next in line follows', async () => {
+    await open('abc');
+    await create('a', 'r', 'x');
+    await create('b', 's', 'x');
+    await create('c', 't', 'x');
+    expect(await rest('chain')).toEqual({ r: 'x', s: 'x#s', t: 'x#t' });
+    expect(await losers('b')).toEqual(expect.arrayContaining([['UNIQUE', 's', 'email', 'r'], ['UNIQUE', 't', 'email', 'r']]));
+    await set('c', 'r', `email = 'y'`);
+    expect(await rest('chain')).toEqual({ r: 'y', s: 'x', t: 'x#t' });
+    expect(await losers('a')).toEqual([['UNIQUE', 't', 'email', 's']]);
+  });
+
+  it('of several fields gives way by the one that may be null, each constraint by itself', async () => {
+    await open('ab');
+    await sql('a', `INSERT INTO accounts (id, email, seat) VALUES ('r', 'x', 1)`);
+    await sql('b', `INSERT INTO accounts (id, email, seat) VALUES ('s', 'y', 1), ('t', 'x', 2)`);
+    expect(await rest()).toEqual({ r: 'x', s: 'y', t: 'x#t' });
+    expect(await sql('b', `SELECT id, seat FROM accounts ORDER BY id`)).toEqual([{ id: 'r', seat: '1' }, { id: 's', seat: null }, { id: 't', seat: '2' }]);
+    expect(await losers('a')).toEqual(expect.arrayContaining([['UNIQUE', 's', 'team,seat', 'r'], ['UNIQUE', 't', 'email', 'r']]));
+    await set('b', 'r', `team = 'u'`);
+    await rest();
+    expect(await sql('a', `SELECT seat FROM accounts WHERE id = 's'`)).toEqual([{ seat: '1' }]);
+  });
+
+  it('swapped between records goes over in one batch, and in several', async () => {
+    await open('ab');
+    await create('a', 'r', 'x');
+    await create('a', 's', 'y');
+    await replicas.rest();
+    await set('a', 'r', `email = 'tmp'`);
+    await set('a', 's', `email = 'x'`);
+    await set('a', 'r', `email = 'y'`);
+    expect(await rest()).toEqual({ r: 'y', s: 'x' });
+    expect(await sql('b', 'SELECT FROM replication.conflict')).toEqual([]);
+  });
+
+  it('that does not fit its column with a mark is set aside, visibly, as is one whose mark is taken', async () => {
+    await open('ab');
+    await create('a', 'r', 'twelve chars');
+    await create('a', 'm', 'x');
+    await create('a', 'n', 'x#s2');
+    await create('b', 's1', 'twelve chars');
+    await create('b', 's2', 'x');
+    expect(await rest()).toEqual({ m: 'x', n: 'x#s2', r: 'twelve chars' });
+    for (const name of 'ab') {
+      const waiting = await readWaiting(replicas.at(name).replica, 10);
+      expect(waiting.map(({ key, waiting: reason }) => [key, reason?.slice(0, 21)])).toEqual([['s1', 'record r holds its va'], ['s2', 'record m holds its va']]);
+    }
+    await set('b', 'r', `email = 'z'`);
+    await sql('a', `DELETE FROM accounts WHERE id = 'm'`);
+    expect(await rest()).toEqual({ n: 'x#s2', r: 'z', s1: 'twelve chars', s2: 'x' });
+    expect(await pending('a')).toEqual([]);
+  });
+
+  it.each(['latest', 'field-wise'] as const)('is a conflict under %s too, which does not settle it', async (policy) => {
+    await open('ab', policy);
+    await create('a', 'r', 'x');
+    await create('b', 's', 'x');
+    expect(await rest()).toEqual({ r: 'x', s: 'x#s' });
+    expect(await losers('b')).toEqual([['UNIQUE', 's', 'email', 'r']]);
+  });
+
+  it('is refused on one replica, by its database', async () => {
+    await open('ab');
+    await create('a', 'r', 'x');
+    await replicas.rest();
+    await expect(create('b', 's', 'x')).rejects.toThrow('duplicate key');
+  });
+});
+
+describe('a batch with more behind it', () => {
+  const half = async (more: boolean): Promise<void> => {
+    const [first] = replicas.names as [string];
+    expect(first).toBe('a');
+    const { replica, settle } = replicas.at('b');
+    await settle();
+    const { applyRecords } = await import('../../src/storage/apply.ts');
+    const { readFeed } = await import('../../src/storage/feed.ts');
+    const { readIncarnation } = await import('../../src/storage/replica.ts');
+    const { readPeer } = await import('../../src/storage/checkpoints.ts');
+    await replicas.at('a').settle();
+    const [from, to] = await Promise.all([readIncarnation(replicas.at('a').replica), readIncarnation(replica)]);
+    const { taken } = await readPeer(replica.db, 'a');
+    const after = taken?.position ?? 0;
+    const { records } = await readFeed(replicas.at('a').replica, after, `b.${to}`);
+    const start = taken && { incarnation: taken.incarnation, position: taken.position };
+    await applyRecords(replica, { name: 'a', incarnation: from }, records.slice(0, 1), { receiver: to, start, end: { incarnation: from, position: after + 1 }, more });
+  };
+
+  it('leaves what collides to be told when nothing follows, if it still stands', async () => {
+    await open('ab');
+    await create('a', 'r', 'x');
+    await create('a', 's', 'y');
+    await replicas.rest();
+    await set('a', 'r', `email = 'tmp'`);
+    await set('a', 's', `email = 'x'`);
+    await replicas.at('a').settle();
+    await set('a', 'r', `email = 'y'`);
+    await half(true);
+    expect(await pending('b')).toEqual([]);
+    expect(await rest()).toEqual({ r: 'y', s: 'x' });
+    expect(await sql('b', 'SELECT FROM replication.conflict UNION ALL SELECT FROM replication.deferral')).toEqual([]);
+  });
+
+  it('and is told by the keeper where the sender went away', async () => {
+    await open('ab');
+    await create('b', 's', 'x');
+    await create('a', 'r', 'x');
+    await half(true);
+    expect(await pending('b')).toEqual([]);
+    await sql('b', 'UPDATE replication.deferral SET since = 0');
+    expect(await losers('b')).toEqual([['UNIQUE', 'r', 'email', 's']]);
+  });
+});
+
+describe('settled', () => {
+  const collide = async (): Promise<void> => {
+    await open('ab');
+    await create('a', 'r', 'x');
+    await create('b', 's', 'x');
+    await rest();
+  };
+
+  it.each<[string, Decision]>([['by a strategy', { strategy: 'latest' }], ['by the side of the holder', { side: 'a' }]])('%s: what the other shows becomes its own', async (_how, decision) => {
+    await collide();
+    await settleBy('b', 's', decision);
+    expect(await rest()).toEqual({ r: 'x', s: 'x#s' });
+    expect(await pending('a')).toEqual([]);
+    const [entry] = await listConflicts(replicas.at('a').replica.db, { status: 'RESOLVED', first: 1, before: null });
+    expect(entry).toMatchObject({ resolution: 'strategy' in decision ? 'latest' : 'manual', resolvedBy: 'b' });
+    await set('a', 'r', `email = 'z'`);
+    expect(await rest()).toEqual({ r: 'z', s: 'x#s' });
+  });
+
+  it('by the other side: the holder gives the value up', async () => {
+    await collide();
+    await settleBy('a', 's', { side: 'b' });
+    expect(await rest()).toEqual({ r: 'x#r', s: 'x' });
+    expect([await pending('a'), await pending('b')]).toEqual([[], []]);
+  });
+
+  it('by values, which go to the record without', async () => {
+    await collide();
+    await settleBy('a', 's', { values: { email: 'new' } });
+    expect(await rest()).toEqual({ r: 'x', s: 'new' });
+    expect(await pending('b')).toEqual([]);
+  });
+
+  it('by values that still clash: nothing is changed', async () => {
+    await collide();
+    await expect(settleBy('a', 's', { values: { email: 'x' } })).rejects.toThrow(NotShownError);
+    await expect(settleBy('a', 's', { values: { name: 'n' } })).resolves.toBeUndefined();
+    expect(await rest()).toEqual({ r: 'x', s: 'x#s' });
+  });
+
+  it('by two people at once in different ways: a new conflict', async () => {
+    await collide();
+    await settleBy('a', 's', { strategy: 'latest' });
+    await settleBy('b', 's', { side: 'b' });
+    await replicas.rest();
+    await expectSame(replicas);
+    for (const name of 'ab') expect((await pending(name)).map(({ kind, key }) => [kind, key])).toEqual([['UPDATE_UPDATE', 's']]);
+  });
+
+  it('for one of three claimants that is not the next in line: refused', async () => {
+    await open('abc');
+    await create('a', 'r', 'x');
+    await create('b', 's', 'x');
+    await create('c', 't', 'x');
+    await rest();
+    await expect(settleBy('a', 't', { side: 'c' })).rejects.toThrow(NotShownError);
+    await settleBy('a', 's', { side: 'b' });
+    expect(await rest()).toEqual({ r: 'x#r', s: 'x', t: 'x#t' });
+  });
+
+  it('all together, beside an ordinary conflict on the same record', async () => {
+    await collide();
+    await set('a', 's', `name = 'a'`);
+    await set('b', 's', `name = 'b'`);
+    await replicas.rest();
+    const ids = (await pending('a')).map(({ id }) => id);
+    expect(ids).toHaveLength(2);
+    await decide(replicas.at('a').replica, ids, { strategy: 'latest' }, false);
+    expect(await rest()).toEqual({ r: 'x', s: 'x#s' });
+    expect(await pending('b')).toEqual([]);
+  });
+});
+
+describe('a value that may be null', () => {
+  it('gives way to null', async () => {
+    replicas = await openReplicas('ab', { schema: PEOPLE });
+    await sql('a', `INSERT INTO people (email, age) VALUES ('x', 1)`);
+    await sql('b', `INSERT INTO people (email, age) VALUES ('x', 2)`);
+    await replicas.rest();
+    await expectSame(replicas);
+    for (const name of 'ab') expect(await rowsOf(replicas.at(name))).toEqual(['Person (1,x,1)', 'Person (2,,2)']);
+    await sql('a', 'DELETE FROM people WHERE id = 1');
+    await replicas.rest();
+    for (const name of 'ab') expect(await rowsOf(replicas.at(name))).toEqual(['Person (2,x,2)']);
+  });
+});
