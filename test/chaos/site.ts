@@ -76,7 +76,7 @@ export function createSite(name: string, postgres: PostgresProcess, folder: stri
       return (await response.json()) as never;
     },
     async session(work) {
-      const client = new pg.Client({ connectionString: postgres.url, connectionTimeoutMillis: 5_000, query_timeout: PATIENCE_MS });
+      const client = new pg.Client({ connectionString: postgres.url, connectionTimeoutMillis: PATIENCE_MS, query_timeout: PATIENCE_MS });
       client.on('error', () => {});
       try {
         await client.connect();
