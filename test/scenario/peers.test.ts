@@ -198,7 +198,7 @@ it('the metrics tell the four measures of a scenario on both replicas', async ()
 });
 
 it('every field of every type of the schema can be read', async () => {
-  fleet = await startFleet({ a: {}, b: {} });
+  fleet = await startFleet({ a: { conflictRetention: 86_400 }, b: {} });
   const [a, b] = [fleet.of('a'), fleet.of('b')];
   const schema = buildSchema(await readFile(new URL('../../schema/schema.graphql', import.meta.url), 'utf8'));
   const reader = createReader(schema);
@@ -214,12 +214,17 @@ it('every field of every type of the schema can be read', async () => {
   };
 
   await mutate('createUser', '(input: {nom: "Ada", email: "ada@x.org", telephone: "1"})');
-  await mutate('createUser', '(input: {nom: "Same", email: "same@x.org"})');
-  await create(b, 'same@x.org');
+  // What b writes cannot be shown on a.
+  await a.sql(`ALTER TABLE users ADD CHECK (email <> 'refused@x.org')`);
+  await create(b, 'refused@x.org');
   const id = (await a.graphql<{ users: { id: string }[] }>('{ users { id } }')).data?.users[0]?.id ?? '';
   await mutate('syncTo', '(peer: "b")');
-  // b's own user cannot be shown on a.
   await sync(b, 'a');
+  // A row changed behind the triggers.
+  await b.sql(`SET session_replication_role = replica; UPDATE users SET nom = 'Changed' WHERE id = ${id}`);
+  const compared = schema.getQueryType()?.getFields()['compare']?.type as GraphQLOutputType;
+  reader.see(compared, (await answered(`{ compare(peer: "b", deep: true) ${reader.selection(compared)} }`))['compare']);
+  await mutate('repair', '(peer: "b", dryRun: false)');
   for (const [strategy, telephone] of [['resolveConflicts(strategy: LATEST)', '2'], ['resolveConflict', '3']] as const) {
     await update(b, id, `b${telephone}`);
     await mutate('updateUser', `(id: ${id}, input: {telephone: "${telephone}"})`);
@@ -243,7 +248,8 @@ async function read(answered: (operation: string) => Promise<Record<string, unkn
   const fields = schema.getQueryType()?.getFields() ?? {};
   const [conflict] = (await answered('{ conflicts { id } }'))['conflicts'] as { id: string }[];
   for (const { name, type, args } of Object.values(fields)) {
-    const required = args.some((arg) => isNonNullType(arg.type)) ? `(id: ${name === 'conflict' ? conflict?.id : id})` : '';
+    const needed = args.find((arg) => isNonNullType(arg.type));
+    const required = needed ? `(${needed.name}: ${needed.name === 'peer' ? '"b"' : name === 'conflict' ? conflict?.id : id})` : '';
     reader.see(type, (await answered(`{ ${name}${required} ${reader.selection(type)} }`))[name]);
   }
 }
