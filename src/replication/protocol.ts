@@ -23,19 +23,23 @@ const text = z.string().refine((value) => !value.includes('\0') && value.isWellF
 
 /** A replica keeps and passes on fields that it does not know, within what a table of PostgreSQL can hold. */
 const MAX_FIELDS = 1600;
-const fieldName = text.max(63);
+/** As the Prisma schema writes a field: none that an object of JavaScript is born with a meaning for, such as `__proto__`. */
+const fieldName = z.string().regex(/^[A-Za-z][A-Za-z0-9_]{0,62}$/);
+/** `*`: every field that is not named. */
+const stampedName = z.union([fieldName, z.literal('*')]);
 
 const checkpoint = z.strictObject({ incarnation, position });
 const taken = checkpoint.extend({ taker: incarnation });
 
 const version = z
   .strictObject({
-  v: z.record(replicaId, stamp).refine((vector) => Object.keys(vector).length > 0, 'is empty'),
-  f: z.record(fieldName, text.nullable()).refine((fields) => Object.keys(fields).length <= MAX_FIELDS, 'has too many fields').nullable(),
-  s: z.record(fieldName, fieldStamp),
-  r: z.tuple([z.enum(['latest', 'field-wise', 'manual']), replicaId, stamp]).optional(),
-  c: z.literal(true).optional(),
-}).refine(({ c, f }) => c === undefined || f === null, 'is collected and no deletion');
+    v: z.record(replicaId, stamp).refine((vector) => Object.keys(vector).length > 0, 'is empty'),
+    f: z.record(fieldName, text.nullable()).refine((fields) => Object.keys(fields).length <= MAX_FIELDS, 'has too many fields').nullable(),
+    s: z.record(stampedName, fieldStamp),
+    r: z.tuple([z.enum(['latest', 'field-wise', 'manual']), replicaId, stamp]).optional(),
+    c: z.literal(true).optional(),
+  })
+  .refine(({ c, f }) => c === undefined || f === null, 'is collected and no deletion');
 
 const record = z.tuple([z.string().max(63), text, z.array(version).min(1).max(1000)]);
 

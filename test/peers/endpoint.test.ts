@@ -129,13 +129,11 @@ describe('what is no message', () => {
     ['a NUL', () => ({ records: [['User', '1', [version({ f: { nom: 'a\0' } })]]] }), /records\.0/],
     ['a lone surrogate', () => ({ records: [['User', '1', [version({ f: { nom: 'a\ud800' } })]]] }), /records\.0/],
     ['a model that is not here', () => ({ records: [['Nobody', '1', [version()]]] }), /no such model/],
-    ['fewer fields', () => ({ records: [['User', '1', [version({ f: { nom: 'x' } })]]] }), /not those of the model/],
-    ['more fields', () => ({ records: [['User', '1', [version({ f: { ...version().f, toString: 'x' } })]]] }), /not those of the model/],
-    ['a field of every object', () => ({ records: [['User', '1', [version({ f: JSON.parse('{"nom":"x","email":"e","telephone":null,"__proto__":"x"}') as object })]]] }), /records\.0|not those of the model/],
+    ['a name that no field has', () => ({ records: [['User', '1', [version({ f: { ...version().f, 'a field': 'x' } })]]] }), /records\.0/],
     ['a key that is none', () => ({ records: [['User', 'abc', [version()]]] }), /a key that is none/],
     ['a key written otherwise', () => ({ records: [['User', '01', [version()]]] }), /its key is not written/],
     ['a key that is too large', () => ({ records: [['User', '99999999999', [version()]]] }), /a key that is none/],
-    ['one bad record among good ones', () => ({ records: [['User', '52', [version()]], ['User', '62', [version({ f: {} })]]] }), /not those of the model/],
+    ['one bad record among good ones', () => ({ records: [['User', '52', [version()]], ['User', '62', [version({ f: { nom: 5 } })]]] }), /records\.1/],
   ])('a batch with %s: BAD_MESSAGE', async (_what, over, message) => {
     await expectRefusal(send(await batch(over())), 400, 'BAD_MESSAGE', message);
   });
