@@ -49,9 +49,14 @@ export async function arbitrate(tx: Transaction, replica: Replica, changes: read
     // What a local write has taken off its row is nowhere else.
     const losers = await claimsAgainst(tx, table, own.map(({ before }) => before.key));
     court.hear(await partiesOf(tx, replica, table, changes, losers.filter((key) => !court.has(key))));
+    // What comes in the same batch is in no table yet.
+    const coming = claimsOfAll(court.uniques, changes.filter(({ before }) => before.table === table));
     for (let round = court.open(); round.length > 0; round = court.open()) {
       const keys = new Set<string>();
-      for (const { unique, values } of round) for (const key of await claimants(tx, table, unique, values)) keys.add(key);
+      for (const { unique, values } of round) {
+        for (const key of await claimants(tx, table, unique, values)) keys.add(key);
+        for (const value of values) for (const key of coming.get(unique)?.get(value) ?? []) keys.add(key);
+      }
       court.hear(await partiesOf(tx, replica, table, changes, [...keys].filter((key) => !court.has(key))));
     }
     for (const { change, fields, lost } of court.judge()) {
@@ -206,6 +211,23 @@ function createCourt(table: ModelTable, first: readonly Change[]): {
     },
     judge: () => [...parties.values()].map(judgeOne),
   };
+}
+
+/** By constraint and value, the keys of the changes that claim it. */
+function claimsOfAll(uniques: readonly UniqueKey[], changes: readonly Change[]): ReadonlyMap<UniqueKey, ReadonlyMap<string, readonly string[]>> {
+  return new Map(
+    uniques.map((unique) => {
+      const byValue = new Map<string, string[]>();
+      for (const { before, state } of changes) {
+        for (const value of claimsOf(unique, before.key, state).keys()) {
+          const keys = byValue.get(value);
+          if (keys) keys.push(before.key);
+          else byValue.set(value, [before.key]);
+        }
+      }
+      return [unique, byValue] as const;
+    }),
+  );
 }
 
 /** Keys of the records that claim what one of these is known to claim. */
