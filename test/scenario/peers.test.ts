@@ -222,8 +222,8 @@ it('every field of every type of the schema can be read', async () => {
   await sync(b, 'a');
   // A row changed behind the triggers.
   await b.sql(`SET session_replication_role = replica; UPDATE users SET nom = 'Changed' WHERE id = ${id}`);
-  const compared = schema.getQueryType()?.getFields()['compare']?.type as GraphQLOutputType;
-  reader.see(compared, (await answered(`{ compare(peer: "b", deep: true) ${reader.selection(compared)} }`))['compare']);
+  const comparison = schema.getQueryType()?.getFields()['compare']?.type as GraphQLOutputType;
+  reader.see(comparison, (await answered(`{ compare(peer: "b", deep: true) ${reader.selection(comparison)} }`))['compare']);
   await mutate('repair', '(peer: "b", dryRun: false)');
   for (const [strategy, telephone] of [['resolveConflicts(strategy: LATEST)', '2'], ['resolveConflict', '3']] as const) {
     await update(b, id, `b${telephone}`);
