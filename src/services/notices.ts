@@ -4,9 +4,7 @@ import { NO_CHANGES, type ConflictChanges } from '../storage/conflicts.ts';
 export interface Notices {
   /** Tells that states changed: there may be something to send. */
   changed(): void;
-  /** Tells that another process of this replica changed the conflict log. */
-  conflictsElsewhere(): void;
-  /** Has `listener` called after each of them, with no changes after those of others, until the returned function is called. */
+  /** Has `listener` called after each change of states, until the returned function is called. */
   onChanged(listener: () => void): () => void;
   /** Tells of changes to the conflict log, after they were committed. */
   conflicts(changes: ConflictChanges): void;
