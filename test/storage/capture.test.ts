@@ -125,9 +125,15 @@ describe('a table', () => {
   });
 
   it('may call its columns what our functions call their variables', async () => {
-    const names = ['clock', 'here', 'key', 'model', 'op', 'fields', 'incarnation', 'seq', 'n', 'o', 't', 'x', 'capture', 'c0', 'select', 'Ünï "q"', 'new_rows'];
+    const names = ['clock', 'here', 'key', 'model', 'op', 'fields', 'incarnation', 'seq', 'n', 'o', 't', 'x', 'capture', 'c0', 'select', 'new_rows', 'Ünï "q"'];
     const quoted = names.map((name) => `"${name.replaceAll('"', '""')}"`);
-    await open({ ddl: `CREATE TABLE "Odd ""T" (id text PRIMARY KEY, ${quoted.map((name) => `${name} text`).join(', ')})`, models: [model('Odd', 'Odd "T', { id: 'String', ...Object.fromEntries(names.map((name) => [name, 'String?'])) })] }, 'ab');
+    // A field's name is a plain one, as Prisma has it; its column's need not be.
+    const fields = names.map((name) => (name === 'Ünï "q"' ? 'mapped' : name));
+    const odd = model('Odd', 'Odd "T', { id: 'String', ...Object.fromEntries(fields.map((field) => [field, 'String?'])) });
+    await open({
+      ddl: `CREATE TABLE "Odd ""T" (id text PRIMARY KEY, ${quoted.map((name) => `${name} text`).join(', ')})`,
+      models: [{ ...odd, columns: { mapped: 'Ünï "q"' } }],
+    }, 'ab');
     await a.sql(`INSERT INTO "Odd ""T" VALUES ('x', ${names.map((_, i) => `'${i}'`).join(', ')})`);
     await replicas.rest();
     for (const [i, name] of quoted.entries()) await replicas.at('b').sql(`UPDATE "Odd ""T" SET ${name} = $1`, [`b${i}`]);
