@@ -232,12 +232,15 @@ function claimsOfAll(uniques: readonly UniqueKey[], changes: readonly Change[]):
 
 /** Keys of the records that claim what one of these is known to claim. */
 async function claimsAgainst(tx: Transaction, { name }: ModelTable, keys: readonly string[]): Promise<string[]> {
+  // Look-ups, as in `readRecords`: 5,000 keys joined and compared with 5,000 took 20 s.
   const rows = await tx.query(
-    `SELECT DISTINCT other.key FROM replication.claim own JOIN replication.claim other USING (model, name, value)
-      WHERE own.model = $1 AND own.key = ANY ($2) AND other.key <> ALL ($2)`,
+    `SELECT DISTINCT other.key FROM unnest($2::text[]) AS k (key)
+      CROSS JOIN LATERAL (SELECT name, value FROM replication.claim WHERE model = $1 AND key = k.key OFFSET 0) own
+      CROSS JOIN LATERAL (SELECT key FROM replication.claim c WHERE model = $1 AND c.name = own.name AND c.value = own.value AND c.key <> k.key OFFSET 0) other`,
     [name, keys],
   );
-  return rows.map(([key]) => key as string);
+  const asked = new Set(keys);
+  return rows.flatMap(([key]) => (asked.has(key as string) ? [] : [key as string]));
 }
 
 /** Keys of the records that claim one of these values, or whose rows have it. */
@@ -282,9 +285,10 @@ async function claimedElsewhere(tx: Transaction, changes: readonly Change[]): Pr
   );
   const rows = await tx.query(
     `SELECT DISTINCT x.n FROM json_to_recordset($1) AS x (n integer, key text, model text, name text, value text)
-       JOIN replication.claim c ON c.model = x.model AND c.name = x.name AND c.value = x.value AND c.key <> x.key
+      CROSS JOIN LATERAL (SELECT FROM replication.claim c WHERE c.model = x.model AND c.name = x.name AND c.value = x.value AND c.key <> x.key OFFSET 0) other
      UNION
-     SELECT k.n FROM json_to_recordset($2) AS k (n integer, model text, key text) JOIN replication.claim c ON c.model = k.model AND c.key = k.key`,
+     SELECT k.n FROM json_to_recordset($2) AS k (n integer, model text, key text)
+      CROSS JOIN LATERAL (SELECT FROM replication.claim c WHERE c.model = k.model AND c.key = k.key OFFSET 0) own`,
     [JSON.stringify(wanted), JSON.stringify(changes.map(({ before }, n) => ({ n, model: before.table.name, key: before.key })))],
   );
   return new Set(rows.map(([n]) => changes[Number(n)] as Change));

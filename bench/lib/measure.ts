@@ -1,0 +1,34 @@
+/** What a measure is: something that is done by several subjects in turn, in one run, on the same servers. */
+import type { Site } from './site.ts';
+
+export interface Bench {
+  /** The project's folder. */
+  readonly root: string;
+  /** For files of this run alone. */
+  readonly folder: string;
+  /** The two servers: each subject that has two databases has one on each. */
+  readonly sites: readonly [Site, Site];
+  /** Two databases, one a site, dropped when `work` is done. */
+  withDatabases<T>(work: (a: string, b: string) => Promise<T>): Promise<T>;
+  /** Told what is being done. */
+  say(text: string): void;
+}
+
+/** One measured value. */
+export interface Sample {
+  /** What was measured, the same for all subjects: `records/s`. */
+  readonly label: string;
+  readonly subject: string;
+  readonly value: number;
+}
+
+export interface Measure {
+  readonly name: string;
+  readonly title: string;
+  /** Labels in the order of the table, with their unit and which way is better. */
+  readonly labels: Readonly<Record<string, { readonly unit: string; readonly better: 'more' | 'less'; /** Ratios are to this subject. */ readonly baseline?: string }>>;
+  /** Done once a repetition; every subject within it, one after the other. */
+  run(bench: Bench): Promise<readonly Sample[]>;
+}
+
+export const US = 'Replique';

@@ -1,0 +1,101 @@
+/** A replica as a person starts it: `npm run replica`, a process of its own. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createWriteStream, readFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+
+export interface BenchReplica {
+  readonly name: string;
+  readonly url: string;
+  readonly databaseUrl: string;
+  readonly pid: number;
+  /** Sends one GraphQL operation. @throws Error with the first error's message. */
+  ask<T>(query: string, variables?: Readonly<Record<string, unknown>>): Promise<T>;
+  /** MiB that the process holds now, and the most it held. */
+  memory(): { readonly now: number; readonly peak: number };
+  stop(): Promise<void>;
+}
+
+export interface BenchReplicaOptions {
+  readonly root: string;
+  readonly folder: string;
+  readonly name: string;
+  readonly port: number;
+  readonly databaseUrl: string;
+  readonly peers: Readonly<Record<string, number>>;
+  readonly env?: Readonly<Record<string, string>>;
+  readonly nodeOptions?: readonly string[];
+}
+
+export async function startReplica({ root, folder, name, port, databaseUrl, peers, env = {}, nodeOptions = [] }: BenchReplicaOptions): Promise<BenchReplica> {
+  const url = `http://127.0.0.1:${port}`;
+  const child = spawn(process.execPath, [...nodeOptions, '--import', 'tsx', 'src/cli.ts', 'replica'], {
+    cwd: root,
+    env: {
+      PATH: process.env['PATH'] ?? '',
+      REPLICA: name,
+      PORT: String(port),
+      DATABASE_URL: databaseUrl,
+      PEERS: Object.entries(peers).map(([peer, at]) => `${peer}=http://127.0.0.1:${at}`).join(','),
+      ...env,
+    },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let last = '';
+  const log = createWriteStream(join(folder, `${name}-${port}.log`), { flags: 'a' });
+  child.stderr.on('data', (text: Buffer) => {
+    last = text.toString();
+    log.write(text);
+  });
+  const gone = once(child, 'exit');
+  const ready = new Promise<void>((settle) => createInterface({ input: child.stdout }).on('line', (line) => void (line.includes('is ready') && settle())));
+  await Promise.race([
+    ready,
+    gone.then(() => {
+      throw new Error(`replica ${name} ended before it was ready: ${last}`);
+    }),
+  ]);
+  const { pid } = child as { pid: number };
+  return {
+    name,
+    url,
+    databaseUrl,
+    pid,
+    async ask<T>(query: string, variables: Readonly<Record<string, unknown>> = {}) {
+      const response = await fetch(`${url}/graphql`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ query, variables }) });
+      const { data, errors } = (await response.json()) as { data: T; errors?: { message: string }[] };
+      if (errors?.[0]) throw new Error(`replica ${name}: ${errors[0].message}`);
+      return data;
+    },
+    memory: () => memoryOf(pid),
+    async stop() {
+      if (child.exitCode === null && child.signalCode === null) {
+        child.kill('SIGTERM');
+        await gone;
+      }
+      log.end();
+    },
+  };
+}
+
+/** MiB of a process, as Linux counts them. */
+export function memoryOf(pid: number): { readonly now: number; readonly peak: number } {
+  const status = readFileSync(`/proc/${pid}/status`, 'utf8');
+  const of = (field: string): number => Number(new RegExp(`${field}:\\s+(\\d+)`).exec(status)?.[1] ?? Number.NaN) / 1024;
+  return { now: of('VmRSS'), peak: of('VmHWM') };
+}
+
+export async function freePorts(count: number): Promise<number[]> {
+  const servers = await Promise.all(
+    Array.from({ length: count }, async () => {
+      const server = createServer().listen(0, '127.0.0.1');
+      await once(server, 'listening');
+      return server;
+    }),
+  );
+  const ports = servers.map((server) => (server.address() as { port: number }).port);
+  await Promise.all(servers.map(async (server) => once(server.close(), 'close')));
+  return ports;
+}

@@ -1,0 +1,17 @@
+/** Every measure, in the order of the table. */
+import type { Measure } from '../lib/measure.ts';
+import { createConflicts } from './conflicts.ts';
+import { createCopy } from './copy.ts';
+import { createDelta } from './delta.ts';
+import { createResolve } from './resolve.ts';
+
+export const MEASURES: readonly Measure[] = [
+  createCopy(10_000),
+  createCopy(100_000),
+  createDelta(100_000, { peers: true }),
+  createConflicts(10_000),
+  createResolve(10_000),
+];
+
+/** These take minutes each, and are run where they are asked for. */
+export const LONG: readonly Measure[] = [createCopy(1_000_000), createDelta(1_000_000, { peers: false })];
