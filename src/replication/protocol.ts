@@ -1,47 +1,23 @@
 /**
  * The messages between replicas, version 1: JSON over HTTP, described for other implementers in docs/protocol.md.
  *
- * Every message is checked with these schemas before anything is done with it. Versions are abbreviated on the wire, since they are the bulk of it:
- *
- *     version = { "v": {replica id: stamp}, "f": {field: text} | null, "s": {field or "*": [replica id, stamp]}, "r"?: [strategy, replica id, stamp], "c"?: true }
- *     record  = [model, key, [version, …]]
+ * Every message is checked with these schemas before anything is done with it. Records are described in wire.ts.
  */
 import { z } from 'zod';
 
-import type { Version } from './version.ts';
+import { isText, MAX_FIELDS, recordFault, type WireRecord } from './wire.ts';
 
 export const PROTOCOL = 1;
 
 const name = z.string().regex(/^[A-Za-z0-9_]{1,32}$/);
 const incarnation = z.string().regex(/^[0-9a-z]{1,24}$/);
-const replicaId = z.string().regex(/^[A-Za-z0-9_]{1,32}\.[0-9a-z]{1,24}$/);
-/** Up to the year 2223: the clock of a replica may be wrong by any amount, and the next stamp must still be a safe integer. */
-const stamp = z.number().int().min(1).max(8_000_000_000_000_000);
 const position = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
-const fieldStamp = z.tuple([replicaId, stamp]);
-const text = z.string().refine((value) => !value.includes('\0') && value.isWellFormed(), 'is no text that PostgreSQL can hold');
-
-/** A replica keeps and passes on fields that it does not know, within what a table of PostgreSQL can hold. */
-const MAX_FIELDS = 1600;
-/** As the Prisma schema writes a field: none that an object of JavaScript is born with a meaning for, such as `__proto__`. */
-const fieldName = z.string().regex(/^[A-Za-z][A-Za-z0-9_]{0,62}$/);
-/** `*`: every field that is not named. */
-const stampedName = z.union([fieldName, z.literal('*')]);
+const text = z.string().refine(isText, 'is no text that PostgreSQL can hold');
 
 const checkpoint = z.strictObject({ incarnation, position });
 const taken = checkpoint.extend({ taker: incarnation });
 
-const version = z
-  .strictObject({
-    v: z.record(replicaId, stamp).refine((vector) => Object.keys(vector).length > 0, 'is empty'),
-    f: z.record(fieldName, text.nullable()).refine((fields) => Object.keys(fields).length <= MAX_FIELDS, 'has too many fields').nullable(),
-    s: z.record(stampedName, fieldStamp),
-    r: z.tuple([z.enum(['latest', 'field-wise', 'manual']), replicaId, stamp]).optional(),
-    c: z.literal(true).optional(),
-  })
-  .refine(({ c, f }) => c === undefined || f === null, 'is collected and no deletion');
-
-const record = z.tuple([z.string().max(63), text, z.array(version).min(1).max(1000)]);
+const record = z.custom<WireRecord>((value) => recordFault(value) === null, { error: ({ input }) => recordFault(input) ?? 'is no record' });
 
 const member = z.strictObject({
   name,
@@ -206,22 +182,6 @@ export type Refusal = z.infer<typeof refusal>;
 export type RefusalCode = Refusal['code'];
 export type RosterMember = z.infer<typeof member>;
 export type CollectionNews = z.infer<typeof collectionNews>;
-export type WireVersion = z.infer<typeof version>;
-export type WireRecord = z.infer<typeof record>;
-
-export function toWire({ vector, fields, stamps, resolution, collected }: Version): WireVersion {
-  return {
-    v: vector,
-    f: fields,
-    s: stamps as WireVersion['s'],
-    ...(resolution && { r: resolution as WireVersion['r'] }),
-    ...(collected && { c: collected }),
-  };
-}
-
-export function fromWire({ v, f, s, r, c }: WireVersion): Version {
-  return { vector: v, fields: f, stamps: s, ...(r && { resolution: r }), ...(c && { collected: c }) };
-}
 
 /** Why a member of one roster cannot be in another: a name or slot that two replicas share would let one replica's writes cover the other's. Those who were struck write no more. */
 export function rosterClash(mine: readonly RosterMember[], theirs: readonly RosterMember[]): string | null {

@@ -105,8 +105,12 @@ export function stampOf({ fields, stamps }: Pick<Version, 'fields' | 'stamps'>, 
  */
 export function sameFields(a: Fields | null, b: Fields | null): boolean {
   if (a === null || b === null) return a === b;
-  const within = (some: Fields, others: Fields): boolean => Object.keys(some).every((name) => some[name] === valueOf(others, name));
-  return within(a, b) && within(b, a);
+  return isWithin(a, b) && isWithin(b, a);
+}
+
+function isWithin(some: Fields, others: Fields): boolean {
+  for (const name in some) if (some[name] !== valueOf(others, name)) return false;
+  return true;
 }
 
 /** A field's value; null where it is missing. */

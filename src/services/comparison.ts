@@ -6,7 +6,8 @@
  */
 import { PeerRejectedError, PeerUnreachableError, type PeerClient } from '../peers/client.ts';
 import { RefusalError, type PeerHandlers } from '../peers/endpoint.ts';
-import { PROTOCOL, fromWire, type WireRecord } from '../replication/protocol.ts';
+import { PROTOCOL } from '../replication/protocol.ts';
+import { fromWire, type WireRecord } from '../replication/wire.ts';
 import { applyRecords } from '../storage/apply.ts';
 import { readPeer } from '../storage/checkpoints.ts';
 import { BUCKETS, readDigests, type BucketDigest } from '../storage/digest.ts';

@@ -4,7 +4,7 @@
 import { choose, chooseValues, isConflict, sides, type Side } from '../replication/conflict.ts';
 import { receive, sameCheckpoint, type Checkpoint } from '../replication/exchange.ts';
 import { merge, type State } from '../replication/merge.ts';
-import { fromWire, toWire, type WireRecord } from '../replication/protocol.ts';
+import { fromWire, toWire, type WireRecord } from '../replication/wire.ts';
 import type { Fields } from '../replication/version.ts';
 import { resolve, type Choice } from '../replication/write.ts';
 import { writeChanges, type Change } from './changes.ts';

@@ -6,7 +6,7 @@
  * is visible out of it and leaves the rest. See docs/architecture.md, "Why the feed needs no fence".
  */
 import { isWithheld } from '../replication/exchange.ts';
-import { toWire, type WireRecord } from '../replication/protocol.ts';
+import { toWire, type WireRecord } from '../replication/wire.ts';
 import { sameFields } from '../replication/version.ts';
 import { writeChanges } from './changes.ts';
 import type { ConflictChanges } from './conflicts.ts';

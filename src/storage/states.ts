@@ -3,7 +3,7 @@
  */
 import { merge } from '../replication/merge.ts';
 import { resume, type Taken } from '../replication/exchange.ts';
-import { toWire, type WireRecord } from '../replication/protocol.ts';
+import { toWire, type WireRecord } from '../replication/wire.ts';
 import { readPeer } from './checkpoints.ts';
 import type { Transaction } from './database.ts';
 import { BUCKETS, bucketOf, hashOf } from './digest.ts';

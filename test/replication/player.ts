@@ -3,7 +3,7 @@
  *
  * Steps are plain data and mean something in any world: numbers are taken modulo what there is. So a history with some steps left out is a history.
  */
-import { toWire } from '../../src/replication/protocol.ts';
+import { toWire } from '../../src/replication/wire.ts';
 import type { Policy } from '../../src/replication/policy.ts';
 import type { Database } from '../support/model.ts';
 import { createSessions, type SessionFaults } from '../support/sessions.ts';

@@ -6,15 +6,14 @@ import {
   changesRequest,
   changesResponse,
   digestRequest,
-  fromWire,
   handshakeRequest,
   handshakeResponse,
   PROTOCOL,
   rosterClash,
-  toWire,
   type ChangesRequest,
 } from '../../src/replication/protocol.ts';
 import type { Version } from '../../src/replication/version.ts';
+import { fromWire, toWire } from '../../src/replication/wire.ts';
 import { statesOf } from './pool.ts';
 import { RUNS } from './steps.ts';
 

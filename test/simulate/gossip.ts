@@ -4,7 +4,8 @@
  * Two numbers grow with the count of replicas whatever the changes: a version's vector has an entry for each replica that ever wrote to its record, and the
  * roster, which every handshake carries, one for each replica.
  */
-import { toWire, type RosterMember } from '../../src/replication/protocol.ts';
+import type { RosterMember } from '../../src/replication/protocol.ts';
+import { toWire } from '../../src/replication/wire.ts';
 import type { Version } from '../../src/replication/version.ts';
 import { nameAt } from '../replication/player.ts';
 import { heldAnywhere } from '../replication/steps.ts';

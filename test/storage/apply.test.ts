@@ -2,7 +2,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
 import type { Checkpoint } from '../../src/replication/exchange.ts';
-import type { WireRecord, WireVersion } from '../../src/replication/protocol.ts';
+import type { WireRecord, WireVersion } from '../../src/replication/wire.ts';
 import { applyRecords, type Applied } from '../../src/storage/apply.ts';
 import { readPeer } from '../../src/storage/checkpoints.ts';
 import { fold, readFeed } from '../../src/storage/feed.ts';
