@@ -5,7 +5,7 @@
  * count only once that feed was taken so far. So whoever holds a row of Y has incorporated Y's feed up to the moment the row was made: it has seen all that Y wrote before it knew what the row says it
  * knows. A tombstone that every row covers can be opposed by nothing unseen.
  */
-import type { Checkpoint, Taken } from './exchange.ts';
+import type { Checkpoint, Era, Taken } from './exchange.ts';
 
 /** The replica's id in the roster: names are given anew when a member is struck. */
 export type Member = string;
@@ -137,6 +137,23 @@ export function fellBehind(floor: Moment, terms: readonly Term[], reseeded: numb
   if (index < 0) return true;
   const next = terms[index + 1];
   return next !== undefined && floor.tick >= next.first;
+}
+
+/**
+ * The incarnations of this replica that began after the one whose history was lost, as far as that can be told: nobody can have forgotten what was written under them before this replica itself
+ * had heard of it. The present one always.
+ *
+ * @param floor - The moment in the lost history that others relied on.
+ * @param terms - This replica's own, the present one last.
+ * @param eras - Its own: of an incarnation that nobody was told of there may be no term.
+ */
+export function begunSince(floor: Moment, terms: readonly Term[], eras: readonly Era[]): ReadonlySet<string> {
+  const after = (list: readonly { readonly incarnation: string }[]): string[] => {
+    const lost = list.findIndex(({ incarnation }) => incarnation === floor.incarnation);
+    return lost < 0 ? [] : list.slice(lost + 1).map(({ incarnation }) => incarnation);
+  };
+  const later = terms.filter(({ began }, i) => i === terms.length - 1 || began > floor.began).map(({ incarnation }) => incarnation);
+  return new Set([...after(terms), ...after(eras), ...later]);
 }
 
 /** Of two places in one feed, the one of the present incarnation, or the later. */

@@ -77,6 +77,24 @@ export function writeLocally(
   return merge(state, [version]);
 }
 
+/**
+ * A view as a version: what the row of a record goes on showing once its state cannot be shown, and what a write to that row extends.
+ *
+ * A field whose shown value does not carry the largest stamp among the sides has none: the write that keeps it stamps it anew, as a resolution does.
+ *
+ * @param behind - The sides that somebody who reads the row has seen.
+ */
+export function asVersion(behind: State, { fields, version }: View): Version | null {
+  if (behind.length < 2) return version;
+  const living = livingSides(behind);
+  const stamps: Record<string, FieldStamp> = {};
+  for (const name of living.length < behind.length ? [] : Object.keys(fields ?? {})) {
+    const winner = latestField(living, name);
+    if (winner !== undefined && winner.value === fields?.[name]) stamps[name] = winner.stamp;
+  }
+  return { vector: join(behind.map((side) => side.vector)), fields, stamps };
+}
+
 /** How a person settles a conflict: the values to keep (null: the deletion), and by which strategy. */
 export interface Choice {
   readonly strategy: Strategy;
@@ -153,7 +171,8 @@ function keptStamps(
   if (living.length === 1 && living.length === sides.length) {
     const [side] = living as [Version];
     if (Object.keys(fields).every((name) => changed.has(name) || side.fields?.[name] === fields[name])) {
-      return compactAll({ ...side.stamps, ...Object.fromEntries(changed) }, fields);
+      const unstamped = Object.keys(fields).filter((name) => stampOf(side, name)[1] === 0).map((name) => [name, anew] as const);
+      return compactAll({ ...side.stamps, ...Object.fromEntries([...unstamped, ...changed]) }, fields);
     }
   }
   const overDeletion = living.length < sides.length;

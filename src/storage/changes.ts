@@ -2,9 +2,10 @@
  * Writing changed states: rows, states, log, conflicts and digests, set-wise, in the caller's transaction.
  */
 import { sameState, standing, type State } from '../replication/merge.ts';
-import { latestField, livingSides, type View } from '../replication/policy.ts';
+import type { View } from '../replication/policy.ts';
 import type { Masked } from '../replication/unique.ts';
-import { join, sameFields, type Fields, type Version } from '../replication/version.ts';
+import { sameFields, type Fields, type Version } from '../replication/version.ts';
+import { asVersion } from '../replication/write.ts';
 import { logConflicts, NO_CHANGES, type ConflictChanges } from './conflicts.ts';
 import { addToDigests, bucketOf, hashOf } from './digest.ts';
 import type { Transaction } from './database.ts';
@@ -134,8 +135,8 @@ async function noteArrivals(tx: Transaction, tokens: readonly string[]): Promise
 /** The version that the row still holds while the record waits: what was shown. */
 function heldVersion(replica: Replica, { before }: Change): string | null {
   if (before.waiting !== null) return before.held && JSON.stringify(encodeVersion(before.held));
-  if (before.settled.length === 0) return null;
-  const version = asVersion(replica, before);
+  const version = shownVersion(replica, before);
+  if (version === null) return null;
   const row = meant(before, version.fields);
   return JSON.stringify(encodeVersion({ ...version, fields: row && overRow(before, version.fields, row) }));
 }
@@ -151,12 +152,8 @@ function carries({ columns }: ModelTable, state: State): boolean {
   return state.some(({ fields }) => fields !== null && Object.keys(fields).some((name) => !columns.some(({ field }) => field.name === name)));
 }
 
-/** What a record shows, as a version. A view of several sides is none, but a write over it has seen them all. */
-function asVersion({ policy }: Replica, { settled, view }: SettledRecord): Version {
-  const { version, fields } = view;
-  const behind = policy === 'manual' && version !== null ? standing(settled).filter((side) => sameFields(side.fields, version.fields)) : settled;
-  if (behind.length < 2 && version !== null) return version;
-  const living = livingSides(behind);
-  const stamps = Object.keys(fields ?? {}).map((name) => [name, latestField(living, name)?.stamp ?? (['', 0] as const)] as const);
-  return { vector: join(behind.map((side) => side.vector)), fields, stamps: Object.fromEntries(stamps) };
+/** What a record shows, as a version: a view of several sides is none, but a write over it has seen them all. */
+function shownVersion({ policy }: Replica, { settled, view }: SettledRecord): Version | null {
+  const { version } = view;
+  return asVersion(policy === 'manual' && version !== null ? standing(settled).filter((side) => sameFields(side.fields, version.fields)) : settled, view);
 }

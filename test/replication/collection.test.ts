@@ -5,11 +5,9 @@ import { describe, expect, it } from 'vitest';
 import { isConflict } from '../../src/replication/conflict.ts';
 import { standing } from '../../src/replication/merge.ts';
 import type { Policy } from '../../src/replication/policy.ts';
-import { vectorText, type Version } from '../../src/replication/version.ts';
-import { holds } from '../support/oracle.ts';
 import { KEY, type World } from '../support/world.ts';
 import { POLICIES } from './player.ts';
-import { divergence, links, play, RUNS, settle, steps, syncAll, worldOf, type Topology } from './steps.ts';
+import { divergence, links, misled, play, RUNS, settle, steps, syncAll, worldOf, type Topology } from './steps.ts';
 
 /** A world in which all hold the record and know of each other. */
 function holding(count: number, topology: Topology = 'mesh'): World {
@@ -144,8 +142,56 @@ describe('histories', () => {
     world.collect('b');
     expect(isHeld(world, 'b')).toBe(false);
     world.restore('a', backup);
+    world.write('a', { f1: 'since' }, 's');
     world.sync('a', 'b');
-    expect(world.row('b')).toBeNull();
+    expect([world.row('b'), world.row('b', 's')]).toEqual([null, { f1: 'since', f2: '' }]);
+    expect(world.row('a')).toBeNull();
+    // Nothing is lost in silence: what nobody confirms is kept aside.
+    expect(world.replica('a').database.aside.get(KEY)?.map(({ fields }) => fields?.['f1'])).toEqual(['x']);
+    collectAll(world);
+    expect(divergence(world)).toBeNull();
+  });
+
+  it('restore-across-gc, where the row is written to before anybody was met', () => {
+    const world = holding(2);
+    const backup = world.backup('a');
+    world.write('b', null);
+    collectAll(world);
+    world.restore('a', backup);
+    world.write('a', { f2: 'since' });
+    spread(world);
+    for (const name of ['a', 'b']) expect(values(world, name)).toEqual(['0,since']);
+    expect(isConflict(world.state('a'))).toBe(false);
+  });
+
+  it('what peers still have comes back to who was restored across a collection', () => {
+    const world = holding(3, 'chain');
+    world.write('c', { f1: 'kept' }, 's');
+    spread(world, 'chain');
+    const backup = world.backup('b');
+    world.write('c', null);
+    collectAll(world, 'chain');
+    world.restore('b', backup);
+    spread(world, 'chain');
+    for (const name of ['a', 'b', 'c']) expect([world.row(name), world.row(name, 's')?.['f1']]).toEqual([null, 'kept']);
+    expect([...world.replica('b').database.aside.keys()]).toEqual([KEY]);
+    expect(divergence(world)).toBeNull();
+  });
+
+  it('two that are restored across a collection at once keep nothing dead, and lose nothing in silence', () => {
+    const world = holding(3);
+    world.write('c', { f1: 'kept' }, 's');
+    spread(world);
+    const backups = ['a', 'b'].map((name) => [name, world.backup(name)] as const);
+    world.write('c', null);
+    collectAll(world);
+    for (const [name, backup] of backups) world.restore(name, backup);
+    world.sync('a', 'b');
+    world.sync('b', 'a');
+    spread(world);
+    for (const name of ['a', 'b', 'c']) expect([world.row(name), world.row(name, 's')?.['f1']]).toEqual([null, 'kept']);
+    collectAll(world);
+    expect(divergence(world)).toBeNull();
   });
 
   it.each<[number, Topology]>([[3, 'chain'], [4, 'chain'], [3, 'ring'], [4, 'ring'], [4, 'star'], [3, 'mesh']])('%i replicas in a %s forget a deleted record', (count, topology) => {
@@ -199,9 +245,9 @@ describe('over random histories', () => {
   const setups = fc.array(fc.constantFrom(...POLICIES), { minLength: 2, maxLength: 4 });
   const topologies = fc.constantFrom<Topology>('mesh', 'ring', 'chain', 'star');
 
-  it('replicas converge, nothing dead comes back, no living write and no opposed deletion is lost', () => {
+  it.each([false, true])('replicas converge, nothing dead comes back, no living write and no opposed deletion is lost (restored from backups: %s)', (crashes) => {
     fc.assert(
-      fc.property(setups, topologies, steps({ collects: true, waiting: true, keys: 2 }, 80), (policies, topology, history) => {
+      fc.property(setups, topologies, steps({ collects: true, waiting: true, crashes, keys: 2 }, 80), (policies, topology, history) => {
         const world = worldOf(policies);
         // All have met: who joins later has no part in what was deleted before.
         spread(world, topology);
@@ -224,21 +270,3 @@ describe('over random histories', () => {
   });
 });
 
-/** How what is left of a record is not what the oracle says is left; null where it is. */
-function misled(world: World, key: string, made: readonly Version[]): string | null {
-  const { past, collectedBefore } = world.oracle;
-  const last = made.filter((version) => !made.some((other) => other !== version && holds(past(other), past(version))));
-  const left = new Set(standing(world.state('a', key)).map(({ vector }) => vectorText(vector)));
-  const living = last.filter(({ fields }) => fields !== null);
-  for (const version of living) {
-    if (!left.has(vectorText(version.vector))) return `${key}: ${JSON.stringify(version)} was lost`;
-  }
-  for (const text of left) {
-    if (!last.some(({ vector }) => vectorText(vector) === text)) return `${key}: ${text} came back`;
-  }
-  for (const tombstone of last.filter(({ fields }) => fields === null)) {
-    const opposed = living.some((version) => !collectedBefore(tombstone, version));
-    if (opposed && !left.has(vectorText(tombstone.vector))) return `${key}: the deletion ${vectorText(tombstone.vector)} was lost`;
-  }
-  return null;
-}

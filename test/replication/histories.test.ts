@@ -8,6 +8,7 @@ import { isConflict } from '../../src/replication/conflict.ts';
 import { merge, sameState } from '../../src/replication/merge.ts';
 import type { Policy } from '../../src/replication/policy.ts';
 import { rosterClash, type RosterMember } from '../../src/replication/protocol.ts';
+import { replicaName, stampOf, type Version } from '../../src/replication/version.ts';
 import type { World } from '../support/world.ts';
 import { divergence, misjudged, settle, syncAll, worldOf } from './steps.ts';
 
@@ -294,6 +295,22 @@ describe('records that cannot be shown', () => {
     world.state('a');
     world.unblock('a');
     expect(rest(world)).toEqual(['0,a2', 'x,0']);
+  });
+
+  it('and stamps no value of its row with the stamp of one that was passed over', () => {
+    const world = holding('latest', 'latest');
+    world.write('b', { f1: 'x', f2: 'x' });
+    world.write('a', { f1: 'a' });
+    world.sync('b', 'a');
+    // The row shows a's side alone, and goes on showing it.
+    world.block('a');
+    world.write('b', { f1: 'x2' });
+    world.sync('b', 'a');
+    world.write('a', { f1: 'a2' });
+    // b's value of f2 was passed over: it must not come back from its stamp.
+    const written = world.state('a').find(({ fields }) => fields?.['f1'] === 'a2') as Version;
+    expect(written.fields?.['f2']).toBe('0');
+    expect(replicaName(stampOf(written, 'f2')[0])).toBe('a');
   });
 
   it('an outcome that cannot be shown is no resolution', () => {

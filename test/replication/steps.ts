@@ -157,6 +157,37 @@ export function divergence(world: World): string | null {
   return null;
 }
 
+/**
+ * How what is left of a record is not what the oracle says is left, where deletions are forgotten; null where it is. What only a lost history held is left out, and what is set aside is left where people can see it.
+ *
+ * A write made since a restore and a deletion that everybody has forgotten, neither having seen the other, are no conflict: then no deletion is looked for.
+ */
+export function misled(world: World, key: string, made: readonly Version[]): string | null {
+  const { past, acknowledged, collectedBefore } = world.oracle;
+  // A message that was on its way when its sender was restored may bring back what is excused.
+  const there = world.replicas.reduce((all, { database }) => all | (database.gone.get(key) ?? 0n), heldAnywhere(world, key));
+  const valid = made.filter((version) => holds((acknowledged.get(key) ?? 0n) | there, past(version)));
+  // Folded again after a restore, a write makes the same version again.
+  const seenBy = (version: Version, other: Version): boolean => holds(past(other), past(version)) && past(other) !== past(version);
+  const last = valid.filter((version) => !valid.some((other) => seenBy(version, other)));
+  const left = new Set(standing(world.state('a', key)).map(({ vector }) => vectorText(vector)));
+  const aside = new Set(world.replicas.flatMap(({ database }) => database.aside.get(key) ?? []).map(({ vector }) => vectorText(vector)));
+  const living = last.filter(({ fields }) => fields !== null);
+  for (const version of living) {
+    const text = vectorText(version.vector);
+    if (!left.has(text) && !aside.has(text)) return `${key}: ${JSON.stringify(version)} was lost`;
+  }
+  for (const text of left) {
+    if (made.some((version) => vectorText(version.vector) === text && valid.some((other) => seenBy(version, other)))) return `${key}: ${text} came back`;
+  }
+  if (world.replicas.some(({ database }) => database.knowing.reseeded > 0)) return null;
+  for (const tombstone of last.filter(({ fields }) => fields === null)) {
+    const opposed = living.some((version) => !collectedBefore(tombstone, version));
+    if (opposed && !left.has(vectorText(tombstone.vector))) return `${key}: the deletion ${vectorText(tombstone.vector)} was lost`;
+  }
+  return null;
+}
+
 /** A random graph that holds together and stays as it is when replicas are added: each is linked to an earlier one, and now and then to others. */
 function byChance(i: number, j: number): boolean {
   const [less, more] = i < j ? [i, j] : [j, i];

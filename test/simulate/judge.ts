@@ -3,14 +3,15 @@
  *
  * Vectors are judged by the oracle of true causes (test/support/oracle.ts), which the core knows nothing of.
  */
-import { merge, sameState, type State } from '../../src/replication/merge.ts';
+import { merge, sameState, standing, type State } from '../../src/replication/merge.ts';
 import { latestField, livingSides } from '../../src/replication/policy.ts';
 import { compare, lastWrite, sameFields, vectorText, type Version } from '../../src/replication/version.ts';
 import type { Player } from '../replication/player.ts';
-import { divergence, keysOf, links, orderFault, settle, syncAll, type Topology } from '../replication/steps.ts';
+import { divergence, keysOf, links, misled, orderFault, settle, syncAll, type Topology } from '../replication/steps.ts';
 import { read } from '../support/model.ts';
 import { holds } from '../support/oracle.ts';
 import type { World } from '../support/world.ts';
+import type { Plan } from './plan.ts';
 
 export interface Violation {
   readonly promise: string;
@@ -24,7 +25,7 @@ export interface Judge {
 
 type Check = readonly [promise: string, check: () => string | null];
 
-export function createJudge(world: World, topology: Topology, arrived: Player['arrived']): Judge {
+export function createJudge(world: World, { topology, collects }: Pick<Plan, 'topology' | 'collects'>, arrived: Player['arrived']): Judge {
   const judged = new Map<string, number>();
 
   /** Versions made since the last rest against all, the others having been judged then. */
@@ -42,8 +43,12 @@ export function createJudge(world: World, topology: Topology, arrived: Player['a
 
   function lost(): string | null {
     for (const [key, acknowledged] of world.oracle.acknowledged) {
+      const aside = world.oracle.pastOf(world.replicas.flatMap(({ database }) => database.aside.get(key) ?? []));
+      // Of a deletion that all had, some hold a ghost and others nothing.
+      const ghosts = world.oracle.pastOf(world.replicas.flatMap(({ name }) => world.state(name, key).filter(({ collected }) => collected)));
+      const forgotten = world.replicas.reduce((all, { database }) => all | (database.gone.get(key) ?? 0n), ghosts);
       for (const { name } of world.replicas) {
-        const kept = world.oracle.pastOf(world.state(name, key));
+        const kept = world.oracle.pastOf(world.state(name, key)) | aside | forgotten;
         if (!holds(kept, acknowledged)) return `${name} holds no trace of ${countBits(acknowledged & ~kept)} acknowledged write(s) to ${key}`;
       }
     }
@@ -60,17 +65,38 @@ export function createJudge(world: World, topology: Topology, arrived: Player['a
     return null;
   }
 
+  /** With deletions forgotten, vectors no longer tell all of the past; the oracle tells what must be left. */
+  function wronglyLeft(): string | null {
+    for (const [key, made] of world.oracle.pool) {
+      const fault = misled(world, key, made);
+      if (fault !== null) return fault;
+    }
+    return null;
+  }
+
+  /** What everybody has is forgotten in the end, and that changes nothing else. */
+  function unforgotten(): string | null {
+    for (let round = 0; round < 12; round++) {
+      for (let again = 0; again < 2 * world.replicas.length; again++) syncAll(world, topology);
+      if (world.replicas.reduce((sum, { name }) => sum + world.collect(name), 0) > 0) continue;
+      const dead = world.replicas.find(({ database }) => [...database.records.values()].some(({ state }) => state.every(({ fields }) => fields === null)));
+      return dead === undefined ? divergence(world) : `${dead.name} still holds a record that everybody has deleted`;
+    }
+    return 'collection never comes to rest';
+  }
+
   const before: readonly Check[] = [['checkpoints tell what was taken', () => aheadCheckpoint(world, topology)]];
   const after: readonly Check[] = [
     ['states converge', () => divergence(world)],
     ['equal policies show equal rows', () => unequalRows(world)],
     ['nothing is lost', lost],
     ['states are antichains', () => brokenAntichain(world)],
-    ['vectors tell what was seen', misjudged],
+    ...(collects ? [['nothing dead comes back', wronglyLeft] as const] : [['vectors tell what was seen', misjudged] as const]),
     ['rejected values stay rejected', () => returnedValue(world)],
     ['a message that comes again changes nothing', repeated],
     ['a further sync sends nothing', () => (syncAll(world, topology) === 0 ? null : 'something was sent')],
     ['checkpoints tell what was taken', () => aheadCheckpoint(world, topology)],
+    ...(collects ? [['deletions are forgotten', unforgotten] as const, ['nothing dead comes back', wronglyLeft] as const] : []),
   ];
   return {
     rest: () =>
@@ -106,7 +132,7 @@ function aheadCheckpoint(world: World, topology: Topology): string | null {
     for (const [key, { state, position }] of sender.database.records) {
       if (position > taken.position) continue;
       const held = read(receiver, key).state;
-      if (!sameState(merge(held, state), held)) return `${to} has taken the feed of ${from} up to ${taken.position}, but not ${key} at ${position}`;
+      if (!sameState(merge(held, standing(state)), held)) return `${to} has taken the feed of ${from} up to ${taken.position}, but not ${key} at ${position}`;
     }
   }
   return null;

@@ -12,6 +12,8 @@ export interface Plan {
   readonly policies: readonly Policy[];
   readonly topology: Topology;
   readonly fields: readonly string[];
+  /** Tombstones are dropped. */
+  readonly collects: boolean;
   readonly steps: readonly Step[];
 }
 
@@ -35,7 +37,8 @@ export function planOf(seed: number, { replicas, steps: length }: Size): Plan {
   const fields = ['f1', 'f2', 'f3'].slice(0, 1 + chance.below(3));
   const keys = 1 + chance.below(KEYS.length);
   const policies = Array.from({ length: count }, () => (mixed ? chance.of(POLICIES) : one));
-  const kinds = weights(chance, mixed);
+  const collects = chance.once(3);
+  const kinds = weights(chance, mixed, collects);
   const between = 20 + chance.below(80);
 
   let joined = count;
@@ -50,13 +53,13 @@ export function planOf(seed: number, { replicas, steps: length }: Size): Plan {
     if (kind === 'join') joined++;
     steps.push(stepOf(kind, chance, { replicas: joined, topology, keys, one, mixed }));
   }
-  return { policies, topology, fields, steps };
+  return { policies, topology, fields, collects, steps };
 }
 
 type Kind = Step['do'];
 
 /** Kinds of step with how often they come. */
-function weights(chance: Chance, mixed: boolean): readonly (readonly [Kind, number])[] {
+function weights(chance: Chance, mixed: boolean, collects: boolean): readonly (readonly [Kind, number])[] {
   const some = (weight: number): number => (chance.once(2) ? weight * (1 + chance.below(3)) : 0);
   const sessions = some(2);
   const late = some(4);
@@ -84,7 +87,9 @@ function weights(chance: Chance, mixed: boolean): readonly (readonly [Kind, numb
     ['policy', mixed ? some(1) : 0],
     ['cut', cuts],
     ['heal', cuts],
-    ['join', chance.once(4) ? 1 : 0],
+    // Who joins later has no part in what was deleted and forgotten before.
+    ['join', !collects && chance.once(4) ? 1 : 0],
+    ['collect', collects ? 4 + chance.below(8) : 0],
   ];
 }
 

@@ -4,7 +4,7 @@
  * They are planted in what a world is made of, never in src/.
  */
 import { receive, sameCheckpoint } from '../../src/replication/exchange.ts';
-import { merge } from '../../src/replication/merge.ts';
+import { merge, standing } from '../../src/replication/merge.ts';
 import { latest, latestField, livingSides } from '../../src/replication/policy.ts';
 import { resolve } from '../../src/replication/write.ts';
 import type { Rules } from '../support/rules.ts';
@@ -89,6 +89,24 @@ export const PLANTS: readonly Plant[] = [
     what: 'a checkpoint of an earlier incarnation is believed to the letter',
     seed: 1,
     rules: { resume: (taken) => ({ after: taken?.position ?? 0, restored: false }) },
+  },
+  {
+    name: 'tombstone-dropped-early',
+    what: 'a deletion is dropped although not everybody has it',
+    seed: 1,
+    rules: { stablePlace: () => Number.MAX_SAFE_INTEGER },
+  },
+  {
+    name: 'floor-ignored',
+    what: 'a replica that was restored to before what others have forgotten goes on as if nothing were',
+    seed: 1,
+    rules: { fellBehind: () => false },
+  },
+  {
+    name: 'unconfirmed-kept',
+    what: 'it is reseeded, and keeps what no peer has confirmed',
+    seed: 1,
+    rules: { partState: (state) => ({ kept: standing(state), unconfirmed: [] }) },
   },
 ];
 

@@ -1,5 +1,6 @@
 /** One history from beginning to end: plays a plan in a world of its own and tells what promise it broke, if any. */
 import { createPlayer, nameAt } from '../replication/player.ts';
+import { syncAll } from '../replication/steps.ts';
 import { createWorld } from '../support/world.ts';
 import { createJudge, type Violation } from './judge.ts';
 import type { Plan } from './plan.ts';
@@ -15,7 +16,7 @@ export interface Outcome {
 }
 
 /** Whatever the steps, the world comes to rest after the last of them. */
-export function runPlan({ policies, topology, fields, steps }: Plan, plant?: Plant, tell?: (text: string) => void): Outcome {
+export function runPlan({ policies, topology, fields, collects, steps }: Plan, plant?: Plant, tell?: (text: string) => void): Outcome {
   const setup = Object.fromEntries(policies.map((policy, i) => [nameAt(i), policy]));
   const bare = createWorld(setup, { fields, rules: plant?.rules ?? {} });
   const world = plant?.around?.(bare) ?? bare;
@@ -29,7 +30,9 @@ export function runPlan({ policies, topology, fields, steps }: Plan, plant?: Pla
       violation = judge.rest();
     },
   });
-  const judge = createJudge(world, topology, player.arrived);
+  // Nothing is forgotten before all have met.
+  if (collects) for (let round = 0; round < 2 * policies.length; round++) syncAll(world, topology);
+  const judge = createJudge(world, { topology, collects }, player.arrived);
   let taken = 0;
   try {
     for (const step of steps) {

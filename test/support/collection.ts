@@ -5,13 +5,12 @@
  */
 import { largestStamp } from '../../src/replication/clock.ts';
 import {
+  begunSince,
   counts,
-  fellBehind,
   incorporated,
   laterFloor,
   learn,
   sameKnowledge,
-  stablePlace,
   type Hearsay,
   type Knowledge,
   type Moment,
@@ -20,6 +19,7 @@ import {
 import { standing, type State } from '../../src/replication/merge.ts';
 import { viewOf, type Database, type Model, type Replica } from './model.ts';
 import type { Oracle } from './oracle.ts';
+import type { Rules } from './rules.ts';
 
 /** What a database holds for collection; replaced, never changed. */
 export interface Knowing {
@@ -36,6 +36,8 @@ export interface Knowing {
   readonly generation: number;
   /** The largest stamp that was forgotten. */
   readonly forgotten: number;
+  /** When the term began in which the replica last took everything anew. */
+  readonly reseeded: number;
 }
 
 /** What a replica tells of this in a handshake. */
@@ -48,7 +50,7 @@ export interface Told {
 }
 
 export function knowNothing(name: string): Knowing {
-  return { roster: [name], struck: new Set(), tick: 0, terms: [], rows: new Map(), hearsay: new Map(), floors: new Map(), generation: 0, forgotten: 0 };
+  return { roster: [name], struck: new Set(), tick: 0, terms: [], rows: new Map(), hearsay: new Map(), floors: new Map(), generation: 0, forgotten: 0, reseeded: 0 };
 }
 
 /** What a replica tells; its captured writes must be folded. @param now - The time, in case that its incarnation begins with this. */
@@ -59,8 +61,8 @@ export function tell(replica: Replica, now: number): Told {
   return { roster, struck, floors, generation, hearsay: { head: { incarnation: replica.server, position: head }, rows: [...rows.values()] } };
 }
 
-/** Takes in what a peer told. False where one of the two may not replicate with the other: it was struck, or restored to before what was dropped. */
-export function hear(replica: Replica, peer: string, told: Told): boolean {
+/** Takes in what a peer told. `struck`: one of the two may not replicate with the other. A moment: this replica was restored to before that, and others have relied on it when they dropped tombstones. */
+export function hear(replica: Replica, peer: string, told: Told, { fellBehind }: Pick<Rules, 'fellBehind'>): 'welcome' | 'struck' | Moment {
   countHearsay(replica);
   const { database } = replica;
   const { knowing } = database;
@@ -79,17 +81,26 @@ export function hear(replica: Replica, peer: string, told: Told): boolean {
     database.knowing = { ...database.knowing, terms: [...knowing.terms.slice(0, -1), { ...term, began: ofMe.began + 1 }] };
     raise(replica);
   }
-  const { struck, terms } = database.knowing;
+  const { struck, terms, reseeded } = database.knowing;
   const floor = floors.get(replica.name);
-  return !struck.has(peer) && !struck.has(replica.name) && (floor === undefined || !fellBehind(floor, terms, 0));
+  if (struck.has(peer) || struck.has(replica.name)) return 'struck';
+  return floor !== undefined && fellBehind(floor, terms, reseeded) ? floor : 'welcome';
 }
 
 export interface Collector {
   /** Drops what all hold, and forgets what all have dropped. Tells how many records it changed. */
   readonly collect: (replica: Replica, now: number) => number;
+  /**
+   * Keeps only what was written since the restore, and sets the rest aside.
+   *
+   * @param server - The incarnation that begins with this.
+   */
+  readonly reseed: (replica: Replica, floor: Moment, now: number, server: string) => void;
+  /** Where a peer's feed was taken whole since: shows no more what nobody has confirmed. */
+  readonly endReseed: (replica: Replica) => void;
 }
 
-export function createCollector(oracle: Oracle, model: Model): Collector {
+export function createCollector(oracle: Oracle, model: Model, { partState, stablePlace }: Pick<Rules, 'partState' | 'stablePlace'>): Collector {
   return {
     collect(replica, now) {
       model.foldAll(replica);
@@ -114,6 +125,50 @@ export function createCollector(oracle: Oracle, model: Model): Collector {
       }
       return changed;
     },
+
+    reseed(replica, floor, now, server) {
+      model.foldAll(replica);
+      const { database } = replica;
+      const { terms, tick, rows } = database.knowing;
+      const since = new Set([...begunSince(floor, terms, database.eras)].map((incarnation) => `${replica.name}.${incarnation}`));
+      let largest = database.knowing.forgotten;
+      for (const [key, record] of database.records) {
+        const { kept, unconfirmed } = partState(record.state, since);
+        if (kept.length === record.state.length) continue;
+        largest = Math.max(largest, largestStamp(record.state));
+        if (unconfirmed.length > 0) database.aside.set(key, [...(database.aside.get(key) ?? []), ...unconfirmed]);
+        if (kept.length === 0 && record.row === null) database.records.delete(key);
+        else database.records.set(key, { ...record, state: kept, origin: null, position: ++database.head, waiting: true, unconfirmed: true });
+      }
+      database.taken.clear();
+      database.reseeding = true;
+      replica.server = server;
+      const began = Math.max(now, floor.began + 1, (terms.at(-1)?.began ?? 0) + 1);
+      const own = rows.get(replica.name);
+      database.knowing = {
+        ...database.knowing,
+        terms: [...terms, { incarnation: server, began, first: tick + 1 }],
+        rows: new Map(own && [[replica.name, own]]),
+        hearsay: new Map(),
+        generation: database.knowing.generation + 1,
+        forgotten: largest,
+        reseeded: began,
+      };
+      raise(replica);
+    },
+
+    endReseed(replica) {
+      const { database } = replica;
+      if (!database.reseeding) return;
+      countHearsay(replica);
+      if (database.knowing.rows.size < 2) return;
+      model.foldAll(replica);
+      for (const [key, record] of database.records) {
+        if (record.unconfirmed && !replica.blocked.has(key)) model.store(replica, key, record, record.state, null, viewOf(replica, record, record.state));
+        if (database.records.get(key)?.state.length === 0) database.records.delete(key);
+      }
+      database.reseeding = [...database.records.values()].some(({ unconfirmed }) => unconfirmed);
+    },
   };
 
   /** Takes ghosts away, and the record with the last version. */
@@ -123,7 +178,7 @@ export function createCollector(oracle: Oracle, model: Model): Collector {
     if (left.length > 0 && record) database.records.set(key, { ...record, state: left });
     else {
       database.records.delete(key);
-      database.gone.set(key, seen);
+      database.gone.set(key, (database.gone.get(key) ?? 0n) | seen);
     }
     database.knowing = { ...knowing, generation: knowing.generation + 1, forgotten: Math.max(knowing.forgotten, largestStamp(ghosts)) };
   }

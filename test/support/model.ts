@@ -6,9 +6,10 @@
 import { largestStamp } from '../../src/replication/clock.ts';
 import type { Era, Held, Taken } from '../../src/replication/exchange.ts';
 import { sameState, standing, type State } from '../../src/replication/merge.ts';
-import { latestField, livingSides, show, type Policy, type View } from '../../src/replication/policy.ts';
-import { join, sameFields, valueOf, type Fields, type ReplicaId, type Vector, type Version } from '../../src/replication/version.ts';
-import type { LocalWrite } from '../../src/replication/write.ts';
+import { show, type Policy, type View } from '../../src/replication/policy.ts';
+import { unconfirmedBy } from '../../src/replication/reseed.ts';
+import { sameFields, valueOf, type Fields, type ReplicaId, type Vector, type Version } from '../../src/replication/version.ts';
+import { asVersion, type LocalWrite } from '../../src/replication/write.ts';
 import type { Knowing } from './collection.ts';
 import type { Oracle } from './oracle.ts';
 import type { Rules } from './rules.ts';
@@ -26,6 +27,8 @@ export interface StoredRecord extends Held {
   readonly row: Fields | null;
   /** The writes that the row's reader has seen, for the oracle. */
   readonly seen: bigint;
+  /** The row shows what no peer has confirmed yet; the state is without it. */
+  readonly unconfirmed?: true;
   /** Captured writes, not folded yet, and their bits. */
   readonly log: readonly (LocalWrite & { readonly bit: bigint })[];
 }
@@ -57,6 +60,10 @@ export interface Database {
   knowing: Knowing;
   /** Of records that were forgotten, the writes that the row's reader has seen, for the oracle. */
   readonly gone: Map<string, bigint>;
+  /** What was here before a restore and has not been confirmed, by record. */
+  readonly aside: Map<string, State>;
+  /** No peer's feed was taken whole since. */
+  reseeding: boolean;
 }
 
 /** States by key, as they travel. */
@@ -85,7 +92,7 @@ export function createModel(oracle: Oracle, { merge, receive, writeLocally }: Ru
       position: moved ? ++database.head : before.position,
       shown: view.version?.vector ?? null,
       waiting,
-      held: waiting ? before.held : heldVersion(behind, view),
+      held: waiting ? before.held : asVersion(behind, view),
       row: waiting ? before.row : rowOf(replica, view.fields),
       seen: waiting ? before.seen : oracle.pastOf(behind),
       log: [],
@@ -119,6 +126,7 @@ export function createModel(oracle: Oracle, { merge, receive, writeLocally }: Ru
 
   function showAgain(replica: Replica): void {
     for (const [key, record] of replica.database.records) {
+      if (record.unconfirmed) continue;
       store(replica, key, record, record.state, record.origin, viewOf(replica, record, record.state));
     }
   }
@@ -130,8 +138,16 @@ export function createModel(oracle: Oracle, { merge, receive, writeLocally }: Ru
       const { state, origin, changed, differs } = receive(before, incoming, sender);
       if (changed) store(replica, key, before, state, origin, viewOf(replica, before, state));
       else if (state.length > 0) replica.database.records.set(key, { ...before, origin });
+      confirm(replica.database, key, incoming, state);
       return differs ? [[key, state] as const] : [];
     });
+  }
+
+  /** A peer has spoken of what was set aside. */
+  function confirm({ aside }: Database, key: string, ...states: readonly State[]): void {
+    const left = unconfirmedBy(aside.get(key) ?? [], ...states);
+    if (left.length > 0) aside.set(key, left);
+    else aside.delete(key);
   }
 
   return { store, fold, foldAll, showAgain, takeOver };
@@ -166,8 +182,8 @@ export function idOf({ name, server }: Replica): ReplicaId {
 }
 
 /** A backup, or what a restore makes of one. */
-export function copy({ policy, records, taken, known, eras, head, knowing, gone }: Database): Database {
-  return { policy, records: new Map(records), taken: new Map(taken), known: new Map(known), eras: [...eras], head, knowing, gone: new Map(gone) };
+export function copy({ policy, records, taken, known, eras, head, knowing, gone, aside, reseeding }: Database): Database {
+  return { policy, records: new Map(records), taken: new Map(taken), known: new Map(known), eras: [...eras], head, knowing, gone: new Map(gone), aside: new Map(aside), reseeding };
 }
 
 /** A record that is written anew must not be covered by what is left of it elsewhere. */
@@ -181,11 +197,3 @@ function sidesBehind(policy: Policy, state: State, { version }: View): State {
   return standing(state).filter((other) => sameFields(other.fields, version.fields));
 }
 
-/** A view as a version. One of several sides is no version, but a write over it has seen them all. */
-function heldVersion(behind: State, { fields, version }: View): Version | null {
-  if (behind.length < 2) return version;
-  const living = livingSides(behind);
-  const names = Object.keys(fields ?? {});
-  const stamps = Object.fromEntries(names.map((name) => [name, latestField(living, name)?.stamp ?? (['', 0] as const)] as const));
-  return { vector: join(behind.map(({ vector }) => vector)), fields, stamps };
-}

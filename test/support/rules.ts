@@ -1,8 +1,10 @@
 /** The core's functions that a world of replicas runs on, as arguments: the simulator puts a planted bug in the place of one. */
 import { isWithheld, receive, resume, sameCheckpoint } from '../../src/replication/exchange.ts';
+import { fellBehind, stablePlace } from '../../src/replication/knowledge.ts';
 import { merge } from '../../src/replication/merge.ts';
+import { partState } from '../../src/replication/reseed.ts';
 import { resolve, writeLocally } from '../../src/replication/write.ts';
 
-export const RULES = { isWithheld, merge, receive, resolve, resume, sameCheckpoint, writeLocally };
+export const RULES = { fellBehind, isWithheld, merge, partState, receive, resolve, resume, sameCheckpoint, stablePlace, writeLocally };
 
 export type Rules = Readonly<typeof RULES>;

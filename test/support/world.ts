@@ -84,7 +84,7 @@ export function createWorld(setup: Readonly<Record<string, Policy>>, options: Wo
   const oracle = createOracle();
   const model = createModel(oracle, rules);
   const { store, fold, foldAll, showAgain, takeOver } = model;
-  const collector = createCollector(oracle, model);
+  const collector = createCollector(oracle, model, rules);
   let time = 1000;
   let incarnations = 0;
   const replicas: Replica[] = [];
@@ -92,7 +92,7 @@ export function createWorld(setup: Readonly<Record<string, Policy>>, options: Wo
   const find = (name: string): Replica => byName.get(name) as Replica;
   const now = (replica: Replica): number => Math.max(1, ++time + replica.skew);
   function add(name: string, policy: Policy): void {
-    const database: Database = { policy, records: new Map(), taken: new Map(), known: new Map(), eras: [], head: 0, knowing: knowNothing(name), gone: new Map() };
+    const database: Database = { policy, records: new Map(), taken: new Map(), known: new Map(), eras: [], head: 0, knowing: knowNothing(name), gone: new Map(), aside: new Map(), reseeding: false };
     const replica: Replica = { name, skew: 0, fields: names, blocked: new Set(), server: `${++incarnations}`, database };
     replicas.push(replica);
     byName.set(name, replica);
@@ -100,16 +100,16 @@ export function createWorld(setup: Readonly<Record<string, Policy>>, options: Wo
   for (const [name, policy] of Object.entries(setup)) add(name, policy);
 
   /** What a record's writes come to that a database holds, folded or not. */
-  function heldBy({ records, gone }: Database, key: string): bigint {
+  function heldBy({ records, gone, aside }: Database, key: string): bigint {
     const record = records.get(key);
-    const forgotten = gone.get(key) ?? 0n;
+    const forgotten = (gone.get(key) ?? 0n) | oracle.pastOf(aside.get(key) ?? []);
     return record ? record.log.reduce((all, { bit }) => all | bit, oracle.pastOf(record.state) | forgotten) : forgotten;
   }
 
   function restore(name: string, backup: Database): void {
     const replica = find(name);
     const others = replicas.filter((other) => other !== replica).map(({ database }) => database);
-    for (const key of replica.database.records.keys()) {
+    for (const key of new Set([...replica.database.records.keys(), ...replica.database.gone.keys(), ...replica.database.aside.keys()])) {
       const left = [backup, ...others].reduce((all, database) => all | heldBy(database, key), 0n);
       oracle.excuse(key, heldBy(replica.database, key) & ~left);
     }
@@ -134,13 +134,17 @@ export function createWorld(setup: Readonly<Record<string, Policy>>, options: Wo
     foldAll(sender);
     begin(receiver);
     const [mine, theirs] = [tell(sender, now(sender)), tell(receiver, now(receiver))];
-    const welcome = hear(receiver, from, mine);
-    if (!hear(sender, to, theirs) || !welcome) return [];
+    const heard = [[receiver, hear(receiver, from, mine, rules)], [sender, hear(sender, to, theirs, rules)]] as const;
+    if (heard.some(([, word]) => word === 'struck')) return [];
+    const behind = heard.flatMap(([replica, word]) => (typeof word === 'string' ? [] : [{ replica, floor: word }]));
+    for (const { replica, floor } of behind) collector.reseed(replica, floor, now(replica), `${++incarnations}`);
+    if (behind.length > 0) return prepare(from, to, limit);
+    for (const [replica] of heard) collector.endReseed(replica);
     const generations = [mine.generation, theirs.generation] as const;
     const taken = receiver.database.taken.get(from) ?? null;
     const { after } = resume(taken, database.eras, database.known.get(to) ?? null);
     if (taken?.incarnation === sender.server) database.known.set(to, taken);
-    const changed = [...database.records].filter(([, { position }]) => position > after);
+    const changed = [...database.records].filter(([, { position, state }]) => position > after && state.length > 0);
     const feed = changed.toSorted((a, b) => a[1].position - b[1].position);
     const batches: Batch[] = [];
     let start: Checkpoint | null = taken;
@@ -166,6 +170,7 @@ export function createWorld(setup: Readonly<Record<string, Policy>>, options: Wo
     if (!sameCheckpoint(receiver.database.taken.get(peer) ?? null, batch.start)) return null;
     const records = takeOver(receiver, batch.sender, batch.records);
     receiver.database.taken.set(peer, { ...batch.end, taker: receiver.server });
+    collector.endReseed(receiver);
     return { batch, records };
   }
 
