@@ -11,6 +11,7 @@ import { createPeerClient } from './peers/client.ts';
 import { createPeerEndpoint } from './peers/endpoint.ts';
 import { createRest } from './rest/app.ts';
 import { createServer } from './server.ts';
+import { createAsides } from './services/asides.ts';
 import { createCollector } from './services/collector.ts';
 import { createComparison } from './services/comparison.ts';
 import { createConflicts } from './services/conflicts.ts';
@@ -184,11 +185,12 @@ async function build(config: ReplicaConfig, log: Logger, onProgress: StartOption
   });
   const peering = createPeering({ replica, status, channels: sync.channels, secret: peerSecret });
   const roster = createRoster(replica, peerSecret);
-  const services = { users, records, conflicts, sync, comparison, peering, roster, status };
+  const asides = createAsides(replica, keeper);
+  const services = { users, records, conflicts, asides, sync, comparison, peering, roster, status };
 
   const metrics = createMetrics({
     models: [...replica.tables.keys()],
-    source: status,
+    source: { ...status, recordsSetAside: asides.count },
     logger: log,
   });
   notices.onConflicts(({ detected, resolved }) => {

@@ -1,4 +1,5 @@
 /** What this replica knows of itself and of its peers. */
+import type { SetAside } from '../services/asides.ts';
 import type { Member } from '../services/roster.ts';
 import type { PeerStatus, ReplicaStatus, WaitingRecord } from '../services/status.ts';
 import { builder } from './builder.ts';
@@ -23,6 +24,10 @@ const peerType = builder.objectRef<PeerStatus>('Peer').implement({
       description:
         'Share of records that are the same on both replicas, 0 to 1, compared after each sync and every 30 seconds; null until first compared.',
     }),
+    clockSkewSeconds: t.exposeFloat('clockSkewSeconds', {
+      nullable: true,
+      description: "The peer's clock less this one's, to a tenth of a second, as last measured; null until then. No conflict is missed for it.",
+    }),
   }),
 });
 
@@ -38,6 +43,18 @@ const waitingRecordType = builder.objectRef<WaitingRecord>('WaitingRecord').impl
       nullable: true,
       description: 'The values that wait; null where a deletion waits.',
     }),
+  }),
+});
+
+const setAsideType = builder.objectRef<SetAside>('SetAsideRecord').implement({
+  description:
+    'A record that was here before the database was restored to before deletions that others have forgotten, and that no peer has sent since: it may be deleted. It waits for a person (restoreSetAside, discardSetAside), or for a peer that still has it.',
+  fields: (t) => ({
+    id: t.exposeID('id', { description: 'For the page after it.' }),
+    model: t.exposeString('model'),
+    recordId: t.exposeID('recordId'),
+    since: t.expose('since', { type: 'DateTime' }),
+    values: t.expose('values', { type: 'JSON', nullable: true, description: 'Its latest values; null for a deletion.' }),
   }),
 });
 
@@ -75,6 +92,17 @@ const replicaType = builder.objectRef<ReplicaStatus>('Replica').implement({
       description: 'Everyone known, this replica included, in order of name.',
       resolve: (_status, _args, { services }) => services.roster.members(),
     }),
+    reseeding: t.boolean({
+      description:
+        'The database was restored to before deletions that others have forgotten, and no peer has sent all that it has since: what was here before the restore may be deleted.',
+      resolve: (_status, _args, { services }) => services.asides.reseeding(),
+    }),
+    setAside: t.field({
+      type: [setAsideType],
+      description: 'The records that no peer has confirmed since such a restore, in order of model and key.',
+      args: { first: t.arg.int({ defaultValue: DEFAULT_PAGE }), after: t.arg.id() },
+      resolve: (_status, { first, after }, { services }) => services.asides.list(parseFirst(first), after ?? null),
+    }),
     waiting: t.field({
       type: [waitingRecordType],
       description: 'The records that wait to be shown, in order of key.',
@@ -102,6 +130,24 @@ builder.mutationFields((t) => ({
       'Removes a peer, and gives it back as it was. One that PEERS still names comes back when a gateway starts. It stays in the roster, and may be added again. Where PEER_SECRET is set, the request carries it.',
     args: { name: t.arg.string({ required: true }) },
     resolve: (_root, { name }, { services, authorization }) => services.peering.remove(name, authorization),
+  }),
+  restoreSetAside: t.field({
+    type: replicaType,
+    description: 'Writes the latest values of a record that is set aside again, as a new write.',
+    args: { model: t.arg.string({ required: true }), recordId: t.arg.id({ required: true }) },
+    async resolve(_root, { model, recordId }, { services }) {
+      await services.asides.restore(model, recordId);
+      return services.status;
+    },
+  }),
+  discardSetAside: t.field({
+    type: replicaType,
+    description: 'Lets a record go that is set aside.',
+    args: { model: t.arg.string({ required: true }), recordId: t.arg.id({ required: true }) },
+    async resolve(_root, { model, recordId }, { services }) {
+      await services.asides.discard(model, recordId);
+      return services.status;
+    },
   }),
   strikeReplica: t.field({
     type: replicaType,

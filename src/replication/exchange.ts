@@ -14,9 +14,12 @@ export interface Held {
 /**
  * What a state becomes by another. A ghost is taken only where it covers something: all had it once, so that one who holds nothing of what it deleted has dropped it already, and were it taken up
  * again, replicas would go on forever telling each other what they have forgotten.
+ *
+ * @param aside - What the replica holds beside its state until a peer confirms it (see reseed.ts): a ghost of that is taken, so that its being forgotten here is relied on as elsewhere.
  */
-export function take(state: State, incoming: State, faults?: (mine: Version, theirs: Version) => void): State {
-  const news = incoming.filter(({ collected, vector }) => !collected || state.some((mine) => covers(vector, mine.vector)));
+export function take(state: State, incoming: State, faults?: (mine: Version, theirs: Version) => void, aside: State = []): State {
+  const isOf = (ghost: Version) => (mine: Version): boolean => covers(ghost.vector, mine.vector);
+  const news = incoming.filter((version) => !version.collected || state.some(isOf(version)) || aside.some(isOf(version)));
   return merge(state, news.length === incoming.length ? incoming : news, faults);
 }
 
@@ -39,10 +42,11 @@ export function receive(
   incoming: State,
   sender: ReplicaId,
   faults?: (mine: Version, theirs: Version) => void,
+  aside: State = [],
 ): Received {
   // Another implementation may send its versions in any order, and one that another covers besides.
   const theirs = merge([], incoming);
-  const state = take(held.state, theirs, faults);
+  const state = take(held.state, theirs, faults, aside);
   const changed = state !== held.state && !sameState(state, held.state);
   const differs = !sameState(take(theirs, state), theirs);
   return { state, origin: differs ? (changed ? null : held.origin) : state.length === 0 ? null : sender, changed, differs };

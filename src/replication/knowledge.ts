@@ -40,7 +40,7 @@ export interface Hearsay {
 }
 
 /** True where `a` is the later word: every row of a newer incarnation replaces all of an older one. */
-export function isNewer(a: Moment, b: Moment): boolean {
+export function isNewer(a: Pick<Moment, 'began' | 'tick'>, b: Pick<Moment, 'began' | 'tick'>): boolean {
   return a.began !== b.began ? a.began > b.began : a.tick > b.tick;
 }
 
@@ -129,10 +129,10 @@ export function laterFloor(a: Moment | undefined, b: Moment): Moment {
 /**
  * True where this replica was restored to before a moment of its own that others relied on when they dropped tombstones: it may hold what they have forgotten is deleted.
  *
- * @param reseeded - When the incarnation began in which it last took everything from its peers anew; 0: never.
+ * @param answered - The latest such moment after which it has begun anew; null: none. A later one counts again: what it took since may have come from another that was restored.
  */
-export function fellBehind(floor: Moment, terms: readonly Term[], reseeded: number): boolean {
-  if (floor.began < reseeded) return false;
+export function fellBehind(floor: Moment, terms: readonly Term[], answered: Pick<Moment, 'began' | 'tick'> | null): boolean {
+  if (answered !== null && !isNewer(floor, answered)) return false;
   const index = terms.findIndex(({ incarnation }) => incarnation === floor.incarnation);
   if (index < 0) return true;
   const next = terms[index + 1];

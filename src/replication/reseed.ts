@@ -4,21 +4,20 @@
  * What was written since the restore is its own and stays. Everything else has to be confirmed: by a peer's feed, which is taken from the start. What no peer brings is set aside, whole, for people to
  * look at. So nothing dead comes back by itself, and nothing is lost in silence.
  */
-import { standing, type State } from './merge.ts';
+import type { State } from './merge.ts';
 import { covers, lastWrite, type ReplicaId, type Version } from './version.ts';
 
 /** A state, parted. */
 export interface Parted {
-  /** Written here since the restore. */
+  /** What was written here since the restore, and ghosts. */
   readonly kept: State;
   readonly unconfirmed: State;
 }
 
 /** @param since - The ids of this replica since it was restored. */
 export function partState(state: State, since: ReadonlySet<ReplicaId>): Parted {
-  const isOwn = ({ vector }: Version): boolean => since.has(writerOf(vector));
-  const counting = standing(state);
-  return { kept: counting.filter(isOwn), unconfirmed: counting.filter((version) => !isOwn(version)) };
+  const isKept = ({ vector, collected }: Version): boolean => collected === true || since.has(writerOf(vector));
+  return { kept: state.filter(isKept), unconfirmed: state.filter((version) => !isKept(version)) };
 }
 
 /** What of the versions set aside a peer has not confirmed: it neither holds them, nor has seen them and written something else. */

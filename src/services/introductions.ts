@@ -4,7 +4,9 @@
  */
 import { modelMismatch, type ReplicatedModel } from '../replication/model.ts';
 import { PROTOCOL, rosterClash, type Introduction } from '../replication/protocol.ts';
+import { storeClockSkew } from '../storage/addresses.ts';
 import { hearKnowledge, tellKnowledge } from '../storage/knowledge.ts';
+import { reseed } from '../storage/reseed.ts';
 import { learnRoster, modelsOf, readEras, readRoster, type Replica } from '../storage/replica.ts';
 
 export interface Introductions {
@@ -14,9 +16,10 @@ export interface Introductions {
    *
    * @param expected - The name it goes by in the configuration; null where it called.
    * @param delayMs - How long its introduction was on its way, about.
+   * @returns True where this replica has begun anew by what it learnt: what it said of itself before holds no more.
    * @throws IntroductionError with what does not fit.
    */
-  accept(expected: string | null, peer: Introduction, delayMs: number): Promise<void>;
+  accept(expected: string | null, peer: Introduction, delayMs: number): Promise<boolean>;
 }
 
 /** Two replicas that cannot replicate with each other, seen from the one that called, which shows it: "it …, this replica …". */
@@ -70,9 +73,11 @@ export function createIntroductions(replica: Replica, events: IntroductionEvents
       const known = new Map(roster.map((member) => [member.id, member]));
       const news = peer.roster.filter(({ id, struck }) => !known.has(id) || (struck && !known.get(id)?.struck));
       if (news.length > 0) await learnRoster(replica.db, news);
-      if (peer.collection && !(await hearKnowledge(replica, peer.name, peer.collection))) {
-        const who = expected === null ? 'it' : 'this replica';
-        throw new IntroductionError(`${who} was restored to before deletions that others have forgotten since, and would bring back what is deleted. ${startAnew}`);
+      const aside = peer.collection && !(await hearKnowledge(replica, peer.name, peer.collection)) ? await reseed(replica) : null;
+      if (aside !== null) {
+        events.warn(
+          `this database was restored to before deletions that others have forgotten since: it takes everything anew from its peers' next syncs. ${aside} records that were here are set aside until a peer confirms them (replica { setAside })`,
+        );
       }
 
       warnOnce(
@@ -83,16 +88,16 @@ export function createIntroductions(replica: Replica, events: IntroductionEvents
       const [time] = await replica.db.query('SELECT replication.clock()');
       const skew = (peer.clock + delayMs * 1000 - Number(time?.[0])) / 1e6;
       events.skew(peer.name, skew);
+      await storeClockSkew(replica.db, peer.name, skew);
       warnOnce(
         `clock ${peer.name}`,
         Math.abs(skew) > SKEW_LIMIT_SECONDS,
         `the clock of peer "${peer.name}" is ${Math.abs(skew).toFixed(1)} s ${skew > 0 ? 'ahead of' : 'behind'} this one's: no conflict is missed for it, but "latest" follows the clocks. Set it right.`,
       );
+      return aside !== null;
     },
   };
 }
-
-const startAnew = 'Strike it from the roster (strikeReplica, on any other replica), and start it with an empty database: it gets everything from its peers';
 
 /** Why one who was struck is not listened to, said to the one that called. */
 function struckOut(answering: boolean, here: Party, peer: Party): string | null {

@@ -107,8 +107,8 @@ export function createLink({ replica, client, introductions, keeper, notices, on
     const sentAt = performance.now();
     const own = await introductions.own();
     const peer = await client.handshake({ ...own, answering }, signal);
-    await introductions.accept(client.name, peer, (performance.now() - sentAt) / 2);
-    return { own, peer };
+    const anew = await introductions.accept(client.name, peer, (performance.now() - sentAt) / 2);
+    return anew ? meet(answering) : { own, peer };
   }
 
   async function shakeHands(answering: boolean): Promise<Session> {

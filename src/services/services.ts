@@ -1,4 +1,5 @@
 /** The services of one replica, as the edges take them. */
+import type { Asides } from './asides.ts';
 import type { ComparisonService } from './comparison.ts';
 import type { Conflicts } from './conflicts.ts';
 import type { Peering } from './peering.ts';
@@ -12,6 +13,7 @@ export interface Services {
   readonly users: Users;
   readonly records: Records;
   readonly conflicts: Conflicts;
+  readonly asides: Asides;
   readonly roster: Roster;
   readonly sync: Sync;
   readonly peering: Peering;

@@ -24,6 +24,8 @@ export interface PeerStatus {
   readonly lagSeconds: number;
   /** 0 to 1; null until first compared. */
   readonly consistency: number | null;
+  /** Its clock less this one's; null until first measured. */
+  readonly clockSkewSeconds: number | null;
 }
 
 /** A record whose state cannot be shown in its table (a value taken by another record, a missing parent): it waits, and is tried again. */
@@ -86,6 +88,7 @@ export function createStatus(replica: Replica, leads: () => boolean, conflictRet
             pendingChanges: changes,
             lagSeconds,
             consistency: peer.consistency,
+            clockSkewSeconds: peer.clockSkew,
           };
         }),
       );

@@ -4,6 +4,7 @@
 import { choose, chooseValues, isConflict, sides, type Side } from '../replication/conflict.ts';
 import { receive, sameCheckpoint, type Checkpoint } from '../replication/exchange.ts';
 import { merge, type State } from '../replication/merge.ts';
+import { unconfirmedBy } from '../replication/reseed.ts';
 import { fromWire, toWire, type WireRecord } from '../replication/wire.ts';
 import type { Fields } from '../replication/version.ts';
 import { resolve, type Choice } from '../replication/write.ts';
@@ -14,6 +15,7 @@ import { sqlState, type Transaction } from './database.ts';
 import { readGeneration } from './knowledge.ts';
 import { originOf, readLocked, viewOf, type SettledRecord } from './records.ts';
 import { beginChange, passKeys, type Replica } from './replica.ts';
+import { confirm, readUnconfirmed, type Confirmed } from './reseed.ts';
 import type { ModelTable } from './tables.ts';
 import { deferredChanges } from './unique-conflicts.ts';
 import { uniqueDecisions } from './unique-decisions.ts';
@@ -56,7 +58,7 @@ export async function applyRecords(
   for (const [model, key] of records) checkModel(replica, model, key);
   const peerId = `${sender.name}.${sender.incarnation}`;
   return replica.db.transaction(async (tx) => {
-    const { clock, incarnation } = await beginChange(tx);
+    const { clock, incarnation, aside } = await beginChange(tx);
     const passed = generation !== null && (await readGeneration(tx)) !== generation;
     if (passed && !checkpoint) return { applied: 0, skipped: records.length, conflicts: NO_CHANGES, differing: [] };
     if (checkpoint) {
@@ -66,18 +68,27 @@ export async function applyRecords(
       }
     }
     const changes: Change[] = [];
+    const unconfirmed = aside ? await readUnconfirmed(tx, records) : new Map<string, State>();
+    const confirmed: Confirmed[] = [];
     const differing: WireRecord[] = [];
     let applied = 0;
     for (const [table, own] of byTable(replica, records)) {
       const incoming = incomingStates(own);
       await checkKeys(tx, table, [...incoming.keys()]);
       for (const before of await readLocked(tx, replica, table, [...incoming.keys()])) {
-        const received = receive({ state: before.settled, origin: originOf(before) }, incoming.get(before.key) ?? [], peerId, () =>
-          replica.report(`${table.name} ${before.key}: peer "${sender.name}" sent a version that is stored here with other values; both are kept`),
+        const sent = incoming.get(before.key) ?? [];
+        const set = unconfirmed.get(`${table.name} ${before.key}`);
+        const received = receive(
+          { state: before.settled, origin: originOf(before) },
+          sent,
+          peerId,
+          () => replica.report(`${table.name} ${before.key}: peer "${sender.name}" sent a version that is stored here with other values; both are kept`),
+          set,
         );
         if (received.differs) differing.push([table.name, before.key, received.state.map(toWire)]);
         if (received.changed) applied++;
         const { state, origin } = received;
+        if (set !== undefined) confirmed.push({ model: table.name, key: before.key, left: unconfirmedBy(set, sent, state) });
         if (received.changed || before.writes.length > 0 || origin !== before.origin) {
           changes.push({ before, state, origin, view: viewOf(replica, before, state) });
         }
@@ -85,6 +96,7 @@ export async function applyRecords(
     }
     if (checkpoint?.more === false) changes.push(...(await deferredChanges(tx, replica, { sender: sender.name }, changes)));
     const written = await writeChanges(tx, replica, clock, changes, checkpoint?.more ? sender.name : null);
+    await confirm(tx, confirmed);
     for (const [table, own] of byTable(replica, records)) await passKeys(tx, table, replica, own.map(([, key]) => key));
     if (checkpoint) await storeTaken(tx, sender.name, { ...checkpoint.end, taker: incarnation });
     return { applied, skipped: records.length - applied, conflicts: written.conflicts, differing };

@@ -65,7 +65,7 @@ export async function writeChanges(
       versions: encodeState(state, state.length === 1 && unshown === undefined && masked === null ? before.table : null),
       shown: state.length > 1 ? JSON.stringify(change.view.version?.vector ?? null) : null,
       waiting: unshown?.reason ?? null,
-      held: unshown === undefined || unshown.removed ? null : heldVersion(replica, change),
+      held: unshown === undefined || unshown.removed ? null : heldVersion(replica, before),
       awaits: unshown?.awaits ?? null,
       masked: masked && JSON.stringify(masked),
       hash: hashOf(before.key, state),
@@ -132,8 +132,8 @@ async function noteArrivals(tx: Transaction, tokens: readonly string[]): Promise
   );
 }
 
-/** The version that the row still holds while the record waits: what was shown. */
-function heldVersion(replica: Replica, { before }: Change): string | null {
+/** The version that the row still holds while the record waits: what was shown. As it is stored; null where there is none. */
+export function heldVersion(replica: Replica, before: SettledRecord): string | null {
   if (before.waiting !== null) return before.held && JSON.stringify(encodeVersion(before.held));
   const version = shownVersion(replica, before);
   if (version === null) return null;

@@ -20,6 +20,8 @@ export interface PeerRecord {
   readonly state: string;
   /** The share of records that were the same when last compared. */
   readonly consistency: number | null;
+  /** Its clock less this one's in seconds, as last measured. */
+  readonly clockSkew: number | null;
 }
 
 type Queryable = Pick<Transaction, 'query'>;
@@ -27,11 +29,11 @@ type Queryable = Pick<Transaction, 'query'>;
 export async function readPeer(db: Queryable, name: string): Promise<PeerRecord> {
   const [row] = await db.query(
     `SELECT taken_incarnation, taken_position, taken_by, acked_incarnation, acked_position, acked_by, incarnation, owed, last_sync_at,
-            state, consistency
+            state, consistency, clock_skew
        FROM replication.peer WHERE name = $1`,
     [name],
   );
-  const [taken, position, taker, acked, ackedPosition, acker, incarnation, owed, lastSyncAt, state, consistency] = row ?? [];
+  const [taken, position, taker, acked, ackedPosition, acker, incarnation, owed, lastSyncAt, state, consistency, skew] = row ?? [];
   return {
     name,
     taken: taken ? { incarnation: taken, position: Number(position), taker: taker as string } : null,
@@ -41,6 +43,7 @@ export async function readPeer(db: Queryable, name: string): Promise<PeerRecord>
     lastSyncAt: lastSyncAt ? Number(lastSyncAt) : null,
     state: state ?? 'UNKNOWN',
     consistency: consistency == null ? null : Number(consistency),
+    clockSkew: skew == null ? null : Number(skew),
   };
 }
 

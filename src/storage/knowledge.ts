@@ -60,11 +60,40 @@ export async function hearKnowledge(replica: Replica, peer: string, { head, rows
     await raiseFloors(tx, floors);
     const own = rows.find(({ member }) => member === replica.id);
     if (own) await outdo(tx, replica, own);
-    const [floor] = await tx.query('SELECT incarnation, began, tick FROM replication.floor WHERE member = $1', [replica.id]);
-    if (floor === undefined) return true;
-    const [incarnation, began, tick] = floor;
-    return !fellBehind({ incarnation: incarnation as string, began: Number(began), tick: Number(tick) }, await readTerms(tx), 0);
+    return (await fallenBehind(tx, replica)) === null;
   });
+}
+
+/** The moment of this replica that others relied on when they dropped tombstones, where it was restored to before that and has not taken everything anew since; null otherwise. */
+export async function fallenBehind(tx: Transaction, replica: Replica): Promise<Moment | null> {
+  const [floor] = await tx.query('SELECT f.incarnation, f.began, f.tick, c.answered_began, c.answered_tick FROM replication.floor f, replication.collection c WHERE f.member = $1', [replica.id]);
+  if (floor === undefined) return null;
+  const [incarnation, began, tick, answeredBegan, answeredTick] = floor;
+  const moment = { incarnation: incarnation as string, began: Number(began), tick: Number(tick) };
+  return fellBehind(moment, await readTerms(tx), { began: Number(answeredBegan), tick: Number(answeredTick) }) ? moment : null;
+}
+
+/**
+ * Begins a term in which this replica has taken nothing of anybody yet.
+ *
+ * @param term - Its incarnation; the lost moment that it must come after; the clock; and the largest stamp among what is set aside, which what is written anew must be beyond.
+ */
+export async function beginTerm(
+  tx: Transaction,
+  replica: Replica,
+  { incarnation, after, clock, largest }: { readonly incarnation: string; readonly after: Moment; readonly clock: number; readonly largest: number },
+): Promise<void> {
+  const began = Math.max(clock, after.began + 1, ((await readTerms(tx)).at(-1)?.began ?? 0) + 1);
+  const [row] = await tx.query(
+    `UPDATE replication.collection SET tick = tick + 1, generation = generation + 1, forgotten = greatest(forgotten, $1), answered_began = $2, answered_tick = $3, reseeding = true
+     RETURNING tick`,
+    [largest, after.began, after.tick],
+  );
+  const tick = Number(row?.[0]);
+  await tx.query('INSERT INTO replication.term (incarnation, began, first) VALUES ($1, $2, $3)', [incarnation, began, tick]);
+  await tx.query('DELETE FROM replication.knowledge WHERE member <> $1', [replica.id]);
+  const members = await tx.query('SELECT id FROM replication.roster WHERE NOT struck ORDER BY id');
+  await storeRows(tx, [{ member: replica.id, incarnation, began, tick, knows: {}, roster: members.map(([id]) => id as string) }]);
 }
 
 /** Brings this replica's own row up to date, and counts those rows of others whose teller's feed was taken far enough. */
@@ -124,7 +153,8 @@ async function outdo(tx: Transaction, replica: Replica, told: Moment): Promise<v
   await storeRows(tx, [{ ...(JSON.parse(row?.[0] as string) as Omit<Knowledge, 'member'>), member: replica.id, began, tick: Number(tick?.[0]) }]);
 }
 
-async function readTerms(tx: Transaction): Promise<Term[]> {
+/** This replica's terms, the present one last. */
+export async function readTerms(tx: Transaction): Promise<Term[]> {
   const rows = await tx.query('SELECT incarnation, began, first FROM replication.term ORDER BY ordinal');
   return rows.map(([incarnation, began, first]) => ({ incarnation: incarnation as string, began: Number(began), first: Number(first) }));
 }

@@ -12,6 +12,7 @@ import { BATCH_RECORDS, fold } from './feed.ts';
 import { AGAIN } from './rows.ts';
 import { originOf, readLocked, readRecords, settle, viewOf, type SettledRecord } from './records.ts';
 import { beginChange, type Replica } from './replica.ts';
+import { endReseed } from './reseed.ts';
 import { fitting, type RecordName } from './sizes.ts';
 import { deferredChanges } from './unique-conflicts.ts';
 
@@ -23,6 +24,7 @@ type OnConflicts = (changes: ConflictChanges) => void;
  * @param onConflicts - Told after each transaction what it did to the conflict log.
  */
 export async function retryWaiting(replica: Replica, limit: number, onConflicts: OnConflicts): Promise<void> {
+  await endReseed(replica, onConflicts);
   await tellDeferred(replica, onConflicts);
   const [any] = await replica.db.query('SELECT FROM replication.record WHERE tried IS NOT NULL LIMIT 1');
   if (!any) return;

@@ -68,18 +68,19 @@ export function modelsOf(replica: Replica): ReplicatedModel[] {
   return [...replica.tables.values()].map(({ name, key, fields }) => ({ name, key, fields }));
 }
 
+/** This replica's incarnations in the order they began, within a transaction. */
+export async function erasOf(tx: Pick<Transaction, 'query'>): Promise<Era[]> {
+  const rows = await tx.query('SELECT incarnation, first FROM replication.era ORDER BY ordinal');
+  return rows.map(([incarnation, first]) => ({ incarnation: incarnation as string, first: Number(first) }));
+}
+
 /** This replica's incarnations in the order they began, the present one last. Begins the present one where no change of state has yet. */
 export async function readEras(replica: Replica): Promise<Era[]> {
-  const read = async (tx: Pick<Transaction, 'query'>): Promise<{ eras: Era[]; present: string }> => {
-    const rows = await tx.query(`SELECT replication.incarnation(), incarnation, first FROM replication.era ORDER BY ordinal`);
-    const eras = rows.map(([, incarnation, first]) => ({ incarnation: incarnation as string, first: Number(first) }));
-    return { eras, present: rows[0]?.[0] ?? '' };
-  };
-  const { eras, present } = await read(replica.db);
+  const [eras, present] = await Promise.all([erasOf(replica.db), readIncarnation(replica)]);
   if (eras.at(-1)?.incarnation === present) return eras;
   return replica.db.transaction(async (tx) => {
     await beginChange(tx);
-    return (await read(tx)).eras;
+    return erasOf(tx);
   });
 }
 
@@ -93,11 +94,11 @@ export async function readIncarnation(replica: Replica): Promise<string> {
  * Takes the state lock: one transaction at a time changes states, so that places in the feed become visible in the order they are given out. Writers of the models' tables do
  * not wait for it.
  *
- * @returns The present incarnation, and the database's clock in microseconds.
+ * @returns The present incarnation, the database's clock in microseconds, and whether anything is set aside (see reseed.ts).
  */
-export async function beginChange(tx: Transaction): Promise<{ readonly incarnation: string; readonly clock: number }> {
-  const [row] = await tx.query('SELECT incarnation, clock FROM replication.begin_change()');
-  return { incarnation: row?.[0] as string, clock: Number(row?.[1]) };
+export async function beginChange(tx: Transaction): Promise<{ readonly incarnation: string; readonly clock: number; readonly aside: boolean }> {
+  const [row] = await tx.query('SELECT incarnation, clock, aside FROM replication.begin_change()');
+  return { incarnation: row?.[0] as string, clock: Number(row?.[1]), aside: row?.[2] === 't' };
 }
 
 /** Everyone this replica knows of, itself included. */

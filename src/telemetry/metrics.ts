@@ -19,6 +19,8 @@ export interface MetricsSource {
   pendingConflicts(): Promise<number>;
   /** By model: records whose state cannot be shown in their table. */
   recordsWaiting(): Promise<ReadonlyMap<string, number>>;
+  /** Records that no peer has confirmed since this database was restored to before what others have forgotten. */
+  recordsSetAside(): Promise<number>;
   /** Records whose state holds a deletion that is not forgotten yet. */
   tombstones(): Promise<number>;
   /** Age in seconds of the oldest writing transaction, which holds the feed back; 0 when there is none. */
@@ -104,6 +106,7 @@ export function createMetrics({ peers = [], models, source, logger }: MetricsOpt
     labelNames: ['model'],
     registers,
   });
+  const setAside = new Gauge({ name: 'replication_records_set_aside', help: 'Records that no peer has confirmed since the database was restored.', registers });
   const tombstones = new Gauge({ name: 'replication_tombstones', help: 'Records whose deletion is still kept.', registers });
   const forgotten = new Counter({ name: 'replication_tombstones_collected_total', help: 'Deletions that were forgotten, since every replica held them.', registers });
   const fence = new Gauge({
@@ -145,6 +148,7 @@ export function createMetrics({ peers = [], models, source, logger }: MetricsOpt
         for (const [model, records] of await withTimeout(source.recordsWaiting())) waiting.set({ model }, records);
       },
     },
+    { forget: () => setAside.remove(), read: async () => setAside.set(await withTimeout(source.recordsSetAside())) },
     { forget: () => tombstones.remove(), read: async () => tombstones.set(await withTimeout(source.tombstones())) },
     { forget: () => fence.remove(), read: async () => fence.set(await withTimeout(source.fenceSeconds())) },
   ];

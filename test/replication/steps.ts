@@ -178,9 +178,10 @@ export function misled(world: World, key: string, made: readonly Version[]): str
     if (!left.has(text) && !aside.has(text)) return `${key}: ${JSON.stringify(version)} was lost`;
   }
   for (const text of left) {
-    if (made.some((version) => vectorText(version.vector) === text && valid.some((other) => seenBy(version, other)))) return `${key}: ${text} came back`;
+    // A deletion that is set aside keeps nothing away.
+    if (made.some((version) => vectorText(version.vector) === text && valid.some((other) => seenBy(version, other) && !aside.has(vectorText(other.vector))))) return `${key}: ${text} came back`;
   }
-  if (world.replicas.some(({ database }) => database.knowing.reseeded > 0)) return null;
+  if (world.replicas.some(({ database }) => database.knowing.answered !== null)) return null;
   for (const tombstone of last.filter(({ fields }) => fields === null)) {
     const opposed = living.some((version) => !collectedBefore(tombstone, version));
     if (opposed && !left.has(vectorText(tombstone.vector))) return `${key}: the deletion ${vectorText(tombstone.vector)} was lost`;

@@ -239,7 +239,10 @@ it('every field of every type of the schema can be read', async () => {
       await sync(a, 'b');
     }
   }
+  // As a restore from a backup leaves it behind.
+  await a.sql(`INSERT INTO replication.aside SELECT 'User', '901', '[{"v":{"b.1":5},"f":{"nom":"Old","email":"old@x.org","createdAt":"2026-01-01 00:00:00+00"},"s":{"*":["b.1",5]}}]', 1`);
   await read(answered, reader, schema, id);
+  await mutate('restoreSetAside', '(model: "User", recordId: "901")');
   await mutate('deleteUser', `(id: ${id})`);
   expect(reader.unread()).toEqual([]);
 });

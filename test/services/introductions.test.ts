@@ -28,7 +28,7 @@ async function party(name: string, setup: Setup): Promise<Party> {
   return { replica, introductions, warnings, skews };
 }
 
-const reason = (attempt: Promise<void>): Promise<string | null> => attempt.then(() => null, (error: Error) => error.message);
+const reason = (attempt: Promise<unknown>): Promise<string | null> => attempt.then(() => null, (error: Error) => error.message);
 
 /** What each says where `caller` calls `called`: first the one called, then, as if that one had let it pass, the caller. */
 async function meet(caller: Party, called: Party, expected = called.replica.name, forge: (own: Introduction) => Introduction = (own) => own) {

@@ -5,7 +5,7 @@
  */
 import { merge, sameState, standing, type State } from '../../src/replication/merge.ts';
 import { latestField, livingSides } from '../../src/replication/policy.ts';
-import { compare, lastWrite, sameFields, vectorText, type Version } from '../../src/replication/version.ts';
+import { compare, covers, lastWrite, sameFields, vectorText, type Version } from '../../src/replication/version.ts';
 import type { Player } from '../replication/player.ts';
 import { divergence, keysOf, links, misled, orderFault, settle, syncAll, type Topology } from '../replication/steps.ts';
 import { read } from '../support/model.ts';
@@ -48,7 +48,10 @@ export function createJudge(world: World, { topology, collects }: Pick<Plan, 'to
       const ghosts = world.oracle.pastOf(world.replicas.flatMap(({ name }) => world.state(name, key).filter(({ collected }) => collected)));
       const forgotten = world.replicas.reduce((all, { database }) => all | (database.gone.get(key) ?? 0n), ghosts);
       for (const { name } of world.replicas) {
-        const kept = world.oracle.pastOf(world.state(name, key)) | aside | forgotten;
+        const state = world.state(name, key);
+        // What was written over a ghost covers what that covered, though nobody read it.
+        const covered = collects ? world.oracle.pastOf((world.oracle.pool.get(key) ?? []).filter((version) => state.some(({ vector }) => covers(vector, version.vector)))) : 0n;
+        const kept = world.oracle.pastOf(state) | covered | aside | forgotten;
         if (!holds(kept, acknowledged)) return `${name} holds no trace of ${countBits(acknowledged & ~kept)} acknowledged write(s) to ${key}`;
       }
     }

@@ -112,9 +112,18 @@ describe('histories', () => {
     await gather('b');
     expect(await isHeld('b')).toBe(false);
     await replicas.restore('a', backup);
-    await expect(replicas.sync('a', 'b')).rejects.toThrow('this replica was restored to before deletions that others have forgotten');
-    await expect(replicas.sync('b', 'a')).rejects.toThrow('it was restored to before deletions that others have forgotten');
-    expect(await row('b')).toBeNull();
+    await create('a', 't', 'since');
+    await replicas.sync('a', 'b');
+    expect([await row('b'), await row('b', 't')]).toEqual([null, 'since']);
+    // Nobody finds an empty table meanwhile.
+    expect([await row('a'), await row('a', 's')]).toEqual(['0', '0']);
+    await replicas.sync('b', 'a');
+    await replicas.at('a').settle();
+    expect([await row('a'), await row('a', 's'), await row('a', 't')]).toEqual([null, '0', 'since']);
+    expect(await replicas.at('a').sql('SELECT key FROM replication.aside')).toEqual([{ key: 'r' }]);
+    expect(replicas.at('a').problems.splice(0)).toEqual([expect.stringContaining('this database went back in time')]);
+    await collectAll();
+    await expectSame(replicas);
   });
 
   it.each<[string, Topology]>([['abc', 'chain'], ['abcd', 'ring'], ['abcd', 'star']])('the replicas %s in a %s forget what is deleted, and then send nothing', async (names, topology) => {

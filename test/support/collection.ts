@@ -36,8 +36,8 @@ export interface Knowing {
   readonly generation: number;
   /** The largest stamp that was forgotten. */
   readonly forgotten: number;
-  /** When the term began in which the replica last took everything anew. */
-  readonly reseeded: number;
+  /** The latest lost moment after which the replica has begun anew. */
+  readonly answered: Moment | null;
 }
 
 /** What a replica tells of this in a handshake. */
@@ -50,7 +50,7 @@ export interface Told {
 }
 
 export function knowNothing(name: string): Knowing {
-  return { roster: [name], struck: new Set(), tick: 0, terms: [], rows: new Map(), hearsay: new Map(), floors: new Map(), generation: 0, forgotten: 0, reseeded: 0 };
+  return { roster: [name], struck: new Set(), tick: 0, terms: [], rows: new Map(), hearsay: new Map(), floors: new Map(), generation: 0, forgotten: 0, answered: null };
 }
 
 /** What a replica tells; its captured writes must be folded. @param now - The time, in case that its incarnation begins with this. */
@@ -81,10 +81,10 @@ export function hear(replica: Replica, peer: string, told: Told, { fellBehind }:
     database.knowing = { ...database.knowing, terms: [...knowing.terms.slice(0, -1), { ...term, began: ofMe.began + 1 }] };
     raise(replica);
   }
-  const { struck, terms, reseeded } = database.knowing;
+  const { struck, terms, answered } = database.knowing;
   const floor = floors.get(replica.name);
   if (struck.has(peer) || struck.has(replica.name)) return 'struck';
-  return floor !== undefined && fellBehind(floor, terms, reseeded) ? floor : 'welcome';
+  return floor !== undefined && fellBehind(floor, terms, answered) ? floor : 'welcome';
 }
 
 export interface Collector {
@@ -134,11 +134,13 @@ export function createCollector(oracle: Oracle, model: Model, { partState, stabl
       let largest = database.knowing.forgotten;
       for (const [key, record] of database.records) {
         const { kept, unconfirmed } = partState(record.state, since);
-        if (kept.length === record.state.length) continue;
+        if (unconfirmed.length === 0) continue;
         largest = Math.max(largest, largestStamp(record.state));
-        if (unconfirmed.length > 0) database.aside.set(key, [...(database.aside.get(key) ?? []), ...unconfirmed]);
-        if (kept.length === 0 && record.row === null) database.records.delete(key);
-        else database.records.set(key, { ...record, state: kept, origin: null, position: ++database.head, waiting: true, unconfirmed: true });
+        database.aside.set(key, [...(database.aside.get(key) ?? []), ...unconfirmed]);
+        const settled = record.row === null && standing(kept).length === 0;
+        const left = { ...record, state: kept, origin: null, position: ++database.head };
+        if (settled) database.records.set(key, { ...left, waiting: false, shown: null, held: null });
+        else database.records.set(key, { ...left, waiting: true, unconfirmed: true });
       }
       database.taken.clear();
       database.reseeding = true;
@@ -149,10 +151,9 @@ export function createCollector(oracle: Oracle, model: Model, { partState, stabl
         ...database.knowing,
         terms: [...terms, { incarnation: server, began, first: tick + 1 }],
         rows: new Map(own && [[replica.name, own]]),
-        hearsay: new Map(),
         generation: database.knowing.generation + 1,
         forgotten: largest,
-        reseeded: began,
+        answered: floor,
       };
       raise(replica);
     },
@@ -176,10 +177,8 @@ export function createCollector(oracle: Oracle, model: Model, { partState, stabl
     const { knowing } = database;
     const record = database.records.get(key);
     if (left.length > 0 && record) database.records.set(key, { ...record, state: left });
-    else {
-      database.records.delete(key);
-      database.gone.set(key, (database.gone.get(key) ?? 0n) | seen);
-    }
+    else database.records.delete(key);
+    database.gone.set(key, (database.gone.get(key) ?? 0n) | (left.length > 0 ? oracle.pastOf(ghosts) : seen));
     database.knowing = { ...knowing, generation: knowing.generation + 1, forgotten: Math.max(knowing.forgotten, largestStamp(ghosts)) };
   }
 }

@@ -34,6 +34,7 @@ export async function startEdges(options: Partial<ServerOptions> = {}, over: Par
     peers: ['b'],
     models: ['User'],
     source: { peers: services.status.peers, pendingConflicts: services.status.pendingConflicts,
+      recordsSetAside: services.asides.count,
       tombstones: services.status.tombstones, recordsWaiting: services.status.recordsWaiting, fenceSeconds: async () => 0, leading: () => true },
     logger,
   });

@@ -135,7 +135,7 @@ export function createModel(oracle: Oracle, { merge, receive, writeLocally }: Ru
     foldAll(replica);
     return records.flatMap(([key, incoming]) => {
       const before = read(replica, key);
-      const { state, origin, changed, differs } = receive(before, incoming, sender);
+      const { state, origin, changed, differs } = receive(before, incoming, sender, undefined, replica.database.aside.get(key));
       if (changed) store(replica, key, before, state, origin, viewOf(replica, before, state));
       else if (state.length > 0) replica.database.records.set(key, { ...before, origin });
       confirm(replica.database, key, incoming, state);

@@ -144,14 +144,14 @@ export function createWorld(setup: Readonly<Record<string, Policy>>, options: Wo
     const taken = receiver.database.taken.get(from) ?? null;
     const { after } = resume(taken, database.eras, database.known.get(to) ?? null);
     if (taken?.incarnation === sender.server) database.known.set(to, taken);
-    const changed = [...database.records].filter(([, { position, state }]) => position > after && state.length > 0);
+    const changed = [...database.records].filter(([, { position }]) => position > after);
     const feed = changed.toSorted((a, b) => a[1].position - b[1].position);
     const batches: Batch[] = [];
     let start: Checkpoint | null = taken;
     for (let i = 0; i < feed.length; i += limit) {
       const part = feed.slice(i, i + limit);
       const end = { incarnation: sender.server, position: (part.at(-1) as (typeof part)[0])[1].position };
-      const records = part.filter(([, record]) => !isWithheld(record, idOf(receiver))).map(([key, { state }]) => [key, state] as const);
+      const records = part.filter(([, record]) => record.state.length > 0 && !isWithheld(record, idOf(receiver))).map(([key, { state }]) => [key, state] as const);
       batches.push({ sender: idOf(sender), receiver: idOf(receiver), start, end, records, generations });
       start = end;
     }

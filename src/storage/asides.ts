@@ -1,0 +1,82 @@
+/** What is set aside since a restore (see reseed.ts), for people: to look at, to bring back as a new write, or to let go. */
+import { latest } from '../replication/policy.ts';
+import type { State } from '../replication/merge.ts';
+import type { Fields } from '../replication/version.ts';
+import { sqlState, type Transaction } from './database.ts';
+import { decodeState } from './records.ts';
+import type { Replica } from './replica.ts';
+import { BATCH_BYTES } from './sizes.ts';
+import { matchesKey, showFields, type ModelTable } from './tables.ts';
+
+export interface AsideRecord {
+  readonly model: string;
+  readonly key: string;
+  /** The versions that no peer has confirmed. */
+  readonly state: State;
+  /** Microseconds since 1970. */
+  readonly since: number;
+}
+
+/** The table refuses the values: PostgreSQL's words. Nothing was changed. */
+export class RefusedError extends Error {}
+
+/** In order of model and key, behind `after`: at most `limit`, and about 8 MiB of them. */
+export async function readAside(replica: Replica, limit: number, after: readonly [model: string, key: string] | null): Promise<AsideRecord[]> {
+  const rows = await replica.db.query(
+    `SELECT model, key, versions, since FROM (
+       SELECT *, sum(octet_length(versions::text)) OVER (ORDER BY model COLLATE "C", key COLLATE "C") - octet_length(versions::text) AS before
+         FROM (SELECT * FROM replication.aside WHERE model = ANY ($4) AND (model COLLATE "C", key COLLATE "C") > ($2, $3) ORDER BY model COLLATE "C", key COLLATE "C" LIMIT $1) page
+     ) sized WHERE before < $5 ORDER BY model COLLATE "C", key COLLATE "C"`,
+    [limit, after?.[0] ?? '', after?.[1] ?? '', [...replica.tables.keys()], BATCH_BYTES],
+  );
+  return rows.map(([model, key, versions, since]) => ({ model: model as string, key: key as string, state: decodeState(versions as string, null), since: Number(since) }));
+}
+
+export async function countAside(replica: Replica): Promise<number> {
+  const [row] = await replica.db.query('SELECT count(*) FROM replication.aside');
+  return Number(row?.[0]);
+}
+
+/** True until a peer's feed was taken whole since the last restore to before what others have forgotten. */
+export async function isReseeding(replica: Replica): Promise<boolean> {
+  const [row] = await replica.db.query('SELECT reseeding FROM replication.collection');
+  return row?.[0] === 't';
+}
+
+/**
+ * Takes a record off the list. To bring it back, its latest version is written again: a write like any other, which has seen what the row shows now.
+ *
+ * @returns False where it is not on the list.
+ * @throws RefusedError
+ */
+export async function settleAside(replica: Replica, table: ModelTable, key: string, bringBack: boolean): Promise<boolean> {
+  return replica.db.transaction(async (tx) => {
+    const [row] = await tx.query('DELETE FROM replication.aside WHERE model = $1 AND key = $2 RETURNING versions', [table.name, key]);
+    if (row === undefined) return false;
+    if (bringBack) await writeRow(tx, table, key, latest(decodeState(row[0] as string, null)).fields);
+    return true;
+  });
+}
+
+/** Writes as any writer does: the triggers capture it. */
+async function writeRow(tx: Transaction, table: ModelTable, key: string, fields: Fields | null): Promise<void> {
+  const { keyColumn, columns } = table;
+  try {
+    if (fields === null) {
+      await tx.query(`DELETE FROM ${table.table} t WHERE ${matchesKey('t', keyColumn, '$1')}`, [key]);
+      return;
+    }
+    const row = showFields(table, fields);
+    const set = columns.map(({ column }) => `${column} = excluded.${column}`).join(', ');
+    await tx.query(
+      `INSERT INTO ${table.table} (${[keyColumn, ...columns].map(({ column }) => column).join(', ')}) OVERRIDING SYSTEM VALUE
+       VALUES ($1::${keyColumn.type}${columns.map(({ type }, i) => `, $${i + 2}::${type}`).join('')})
+       ON CONFLICT (${keyColumn.column}) DO ${set === '' ? 'NOTHING' : `UPDATE SET ${set}`}`,
+      [key, ...columns.map(({ field }) => row[field.name] ?? null)],
+    );
+  } catch (error) {
+    if (!/^(22|23|P0001)/.test(sqlState(error) ?? '')) throw error;
+    const { message, detail } = error as { message: string; detail?: string };
+    throw new RefusedError((detail === undefined ? message : `${message}: ${detail}`).replace(/\.$/, ''));
+  }
+}

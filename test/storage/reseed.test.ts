@@ -1,0 +1,203 @@
+/** A replica that was restored to before what others have forgotten, on real databases: it keeps what was written since, and sets aside what no peer confirms. */
+import { afterEach, describe, expect, it } from 'vitest';
+
+import { readAside } from '../../src/storage/asides.ts';
+import { collect } from '../../src/storage/collect.ts';
+import { readIncarnation } from '../../src/storage/replica.ts';
+import { reseed } from '../../src/storage/reseed.ts';
+import { createAsides } from '../../src/services/asides.ts';
+import type { TestDatabase } from '../support/postgres.ts';
+import { expectSame } from '../support/compare.ts';
+import { openReplicas, type Replicas } from '../support/replicas.ts';
+import { ACCOUNTS, FAMILY, type Schema } from '../support/schemas.ts';
+
+let replicas: Replicas;
+afterEach(() => replicas.close());
+
+const sql = (name: string, text: string) => replicas.at(name).sql(text);
+const aside = async (name = 'a'): Promise<string[]> => (await readAside(replicas.at(name).replica, 100, null)).map(({ key }) => key);
+const asides = () => createAsides(replicas.at('a').replica, { wake() {} });
+
+async function spread(): Promise<void> {
+  for (let round = 0; round < 3; round++) {
+    for (const from of replicas.names) for (const to of replicas.names) if (from !== to) await replicas.sync(from, to);
+  }
+}
+
+/** All of it is forgotten everywhere. */
+async function forgetDeleted(): Promise<void> {
+  for (let round = 0; round < 4; round++) {
+    await spread();
+    for (const name of replicas.names) await collect(replicas.at(name).replica, 0);
+  }
+}
+
+/** Both hold what `create` makes; then `deletion` is made on b and forgotten by all, and a goes back to before it. Nobody has met since. */
+async function restored(create: string, deletion: string, options: { readonly names?: string; readonly schema?: Schema } = {}): Promise<TestDatabase> {
+  const { names = 'ab', schema } = options;
+  replicas = await openReplicas(names, schema && { schema });
+  await sql('a', create);
+  await spread();
+  const backup = await replicas.backup('a');
+  await sql('b', deletion);
+  await forgetDeleted();
+  await replicas.restore('a', backup);
+  return backup;
+}
+
+/** Syncs until nothing is sent; what is told of the restore is expected. */
+async function settle(): Promise<void> {
+  await spread();
+  for (const name of replicas.names) await replicas.at(name).settle();
+  await forgetDeleted();
+  for (const name of replicas.names) replicas.at(name).problems.splice(0);
+  await expectSame(replicas);
+}
+
+describe('what was here before', () => {
+  it('comes back where a peer still has it, and is set aside where none has', async () => {
+    await restored(`INSERT INTO things VALUES ('dead', '1'), ('alive', '2')`, `DELETE FROM things WHERE id = 'dead'`);
+    await replicas.sync('b', 'a');
+    await replicas.at('a').settle();
+    expect(await sql('a', 'SELECT id, f1 FROM things ORDER BY id')).toEqual([{ id: 'alive', f1: '2' }]);
+    expect(await aside()).toEqual(['dead']);
+    await settle();
+    expect(await sql('b', 'SELECT id FROM things')).toEqual([{ id: 'alive' }]);
+  });
+
+  it('goes on being shown until a peer has sent all that it has', async () => {
+    await restored(`INSERT INTO things VALUES ('dead', '1'), ('alive', '2')`, `DELETE FROM things WHERE id = 'dead'`);
+    await replicas.sync('a', 'b');
+    await replicas.at('a').settle();
+    expect(await sql('a', 'SELECT id FROM things ORDER BY id')).toEqual([{ id: 'alive' }, { id: 'dead' }]);
+    expect(await sql('a', 'SELECT reseeding FROM replication.collection')).toEqual([{ reseeding: 't' }]);
+    await settle();
+    expect(await sql('a', 'SELECT reseeding FROM replication.collection')).toEqual([{ reseeding: 'f' }]);
+  });
+
+  it('is not taken twice, and another incarnation begins', async () => {
+    await restored(`INSERT INTO things VALUES ('dead')`, 'DELETE FROM things');
+    const { replica } = replicas.at('a');
+    const before = await readIncarnation(replica);
+    await replicas.sync('a', 'b');
+    expect(await readIncarnation(replica)).not.toBe(before);
+    expect(await reseed(replica)).toBeNull();
+    await settle();
+  });
+
+  it('is taken again after another restore, and adds to what is aside already', async () => {
+    const backup = await restored(`INSERT INTO things VALUES ('dead'), ('later'), ('alive')`, `DELETE FROM things WHERE id = 'dead'`);
+    await spread();
+    await replicas.at('a').settle();
+    const second = await replicas.backup('a');
+    await sql('b', `DELETE FROM things WHERE id = 'later'`);
+    await forgetDeleted();
+    await replicas.restore('a', second);
+    await spread();
+    await replicas.at('a').settle();
+    expect(await aside()).toEqual(['dead', 'later']);
+    await replicas.restore('a', backup);
+    await spread();
+    await replicas.at('a').settle();
+    expect(await aside()).toEqual(['dead', 'later']);
+    await settle();
+    expect(await sql('a', 'SELECT id FROM things')).toEqual([{ id: 'alive' }]);
+  });
+});
+
+describe('what was written since', () => {
+  it('stays, whoever wrote it and before anybody was met', async () => {
+    await restored(`INSERT INTO things VALUES ('dead', '1'), ('alive', '2')`, `DELETE FROM things WHERE id = 'dead'`);
+    await sql('a', `UPDATE things SET f2 = 'since'`);
+    await sql('a', `INSERT INTO things VALUES ('new', '3')`);
+    await settle();
+    expect(await sql('b', 'SELECT id, f1, f2 FROM things ORDER BY id')).toEqual([
+      { id: 'alive', f1: '2', f2: 'since' },
+      { id: 'dead', f1: '1', f2: 'since' },
+      { id: 'new', f1: '3', f2: null },
+    ]);
+    expect(await aside()).toEqual([]);
+  });
+
+  it('stays over a row that is still shown', async () => {
+    await restored(`INSERT INTO things VALUES ('dead', '1'), ('gone', '1')`, 'DELETE FROM things');
+    await replicas.sync('a', 'b');
+    await sql('a', `UPDATE things SET f2 = 'since' WHERE id = 'dead'`);
+    await sql('a', `DELETE FROM things WHERE id = 'gone'`);
+    await settle();
+    for (const name of replicas.names) expect(await sql(name, 'SELECT id, f1, f2 FROM things')).toEqual([{ id: 'dead', f1: '1', f2: 'since' }]);
+  });
+});
+
+describe('a value that only one may have', () => {
+  it('is free for another record, though a row that nobody has confirmed still has it', async () => {
+    await restored(`INSERT INTO accounts (id, email) VALUES ('dead', 'x')`, 'DELETE FROM accounts', { schema: ACCOUNTS });
+    await replicas.sync('a', 'b');
+    await sql('b', `INSERT INTO accounts (id, email) VALUES ('new', 'x')`);
+    await settle();
+    for (const name of replicas.names) expect(await sql(name, 'SELECT id, email FROM accounts')).toEqual([{ id: 'new', email: 'x' }]);
+    expect(await aside()).toEqual(['dead']);
+  });
+});
+
+describe('a child', () => {
+  it('written since waits for a parent that nobody has confirmed', async () => {
+    await restored(`INSERT INTO parents VALUES ('p', 'P')`, 'DELETE FROM parents', { schema: FAMILY });
+    await sql('a', `INSERT INTO children VALUES ('c', 'p', 'C')`);
+    await settle();
+    for (const name of replicas.names) expect(await sql(name, 'SELECT id FROM children')).toEqual([]);
+    await asides().restore('Parent', 'p');
+    await settle();
+    for (const name of replicas.names) expect(await sql(name, 'SELECT id FROM children')).toEqual([{ id: 'c' }]);
+  });
+});
+
+describe('what is set aside', () => {
+  it('is shown with its values, page by page, and brought back or let go by people', async () => {
+    await restored(`INSERT INTO things VALUES ('1', 'x'), ('2', 'y'), ('3', 'z')`, 'DELETE FROM things');
+    await settle();
+    const list = asides();
+    const [first] = await list.list(1, null);
+    expect(first).toMatchObject({ model: 'Thing', recordId: '1', values: { id: '1', f1: 'x', f2: null } });
+    expect((await list.list(100, first?.id ?? '')).map(({ recordId }) => recordId)).toEqual(['2', '3']);
+    await list.restore('Thing', '1');
+    await list.discard('Thing', '2');
+    await expect(list.discard('Thing', '2')).rejects.toMatchObject({ code: 'NOT_FOUND' });
+    await expect(list.restore('Nothing', '2')).rejects.toMatchObject({ code: 'NOT_FOUND' });
+    await expect(list.list(1, '!')).rejects.toMatchObject({ code: 'BAD_USER_INPUT' });
+    expect([await aside(), await list.count()]).toEqual([['3'], 1]);
+    await settle();
+    for (const name of replicas.names) expect(await sql(name, 'SELECT id, f1 FROM things')).toEqual([{ id: '1', f1: 'x' }]);
+  });
+
+  it('is left as it was where its table refuses it', async () => {
+    await restored(`INSERT INTO accounts (id, email) VALUES ('dead', 'x')`, 'DELETE FROM accounts', { schema: ACCOUNTS });
+    await settle();
+    await sql('a', `INSERT INTO accounts (id, email) VALUES ('new', 'x')`);
+    await expect(asides().restore('Account', 'dead')).rejects.toMatchObject({ code: 'UNIQUE_VIOLATION' });
+    expect(await aside()).toEqual(['dead']);
+  });
+
+  it('is taken off the list by a peer that comes with it later', async () => {
+    await restored(`INSERT INTO things VALUES ('dead')`, 'DELETE FROM things', { names: 'abc' });
+    await replicas.sync('b', 'a');
+    await replicas.at('a').settle();
+    expect(await aside()).toEqual(['dead']);
+    // As a peer would that had not heard of the deletion.
+    const versions = (await sql('a', 'SELECT versions FROM replication.aside'))[0]?.['versions'] as string;
+    const [incarnation, generation] = [await readIncarnation(replicas.at('a').replica), (await sql('a', 'SELECT generation FROM replication.collection'))[0]?.['generation']];
+    const { id } = replicas.at('c').replica;
+    await replicas.at('a').handlers.changes({
+      protocol: 1,
+      sender: { name: 'c', id, incarnation: await readIncarnation(replicas.at('c').replica) },
+      receiver: incarnation,
+      generation: Number(generation),
+      start: null,
+      end: { incarnation: await readIncarnation(replicas.at('c').replica), position: 1 },
+      more: false,
+      records: [['Thing', 'dead', JSON.parse(versions)]],
+    });
+    expect(await aside()).toEqual([]);
+    expect(await sql('a', 'SELECT id FROM things')).toEqual([{ id: 'dead' }]);
+  });
+});
