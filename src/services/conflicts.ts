@@ -3,7 +3,7 @@ import { stampToInstant } from '../replication/clock.ts';
 import { changedFields, sides, type ConflictKind, type Side } from '../replication/conflict.ts';
 import type { ReplicatedModel } from '../replication/model.ts';
 import { foldByName, lastWrite, type Fields, type Vector } from '../replication/version.ts';
-import { decide, NoSuchSideError, NotShownError, type Decision } from '../storage/apply.ts';
+import { decide, NoSuchSideError, NotShownError, type Decision } from '../storage/decide.ts';
 import {
   detectedAfter,
   lastConflict,

@@ -46,7 +46,8 @@ export function follow<T>(
         if (due) {
           due = false;
           page = await read(after, PAGE);
-          if (page.length === PAGE) due = true;
+          // A page of large items is short.
+          if (page.length > 0) due = true;
         } else {
           await new Promise<void>((resolve) => {
             wake = resolve;

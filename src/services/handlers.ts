@@ -17,9 +17,6 @@ export interface HandlersOptions {
   readonly events: Pick<SyncEvents, 'applied'>;
 }
 
-/** The receiver's differing states that one answer holds, in bytes, about; the others go with its own feed. */
-const REPORTED_BYTES = 16 * 1024 * 1024;
-
 export function createHandlers({ replica, channels, introductions, notices, events }: HandlersOptions): Omit<PeerHandlers, 'inspect' | 'resend'> {
   async function senderIsKnown(sender: { readonly name: string; readonly id: string }): Promise<void> {
     const known = (await readRoster(replica.db)).some(({ id, name }) => id === sender.id && name === sender.name);
@@ -45,7 +42,7 @@ export function createHandlers({ replica, channels, introductions, notices, even
         notices.conflicts(conflicts);
         events.applied(sender.name, applied);
         if (applied > 0) notices.changed();
-        return { applied, skipped, detected: conflicts.detected.map(({ model, key }) => [model, key]), records: bounded(differing) };
+        return { applied, skipped, detected: conflicts.detected.map(({ model, key }) => [model, key]), records: [...differing] };
       } catch (error) {
         throw error instanceof BatchError ? new RefusalError(error.code, error.message) : error;
       }
@@ -57,15 +54,4 @@ export function createHandlers({ replica, channels, introductions, notices, even
       return { digests: digests.map((digest) => [...digest]), keys: keys.map((key) => [...key]) };
     },
   };
-}
-
-function bounded<T>(records: readonly T[]): T[] {
-  const fitting: T[] = [];
-  let bytes = 0;
-  for (const record of records) {
-    bytes += JSON.stringify(record).length;
-    if (bytes > REPORTED_BYTES && fitting.length > 0) break;
-    fitting.push(record);
-  }
-  return fitting;
 }

@@ -1,24 +1,21 @@
 /**
- * Changing states: what a peer sent, what a person decided, what may be shown at last. Each in one transaction with the checkpoint and the conflict log.
+ * Taking over what a peer sent or reported, in one transaction with the checkpoint and the conflict log.
  */
-import { choose, chooseValues, isConflict, sides, type Side } from '../replication/conflict.ts';
 import { receive, sameCheckpoint, type Checkpoint } from '../replication/exchange.ts';
 import { merge, type State } from '../replication/merge.ts';
 import { unconfirmedBy } from '../replication/reseed.ts';
 import { fromWire, toWire, type WireRecord } from '../replication/wire.ts';
-import type { Fields } from '../replication/version.ts';
-import { resolve, type Choice } from '../replication/write.ts';
 import { writeChanges, type Change } from './changes.ts';
 import { readPeer, storeTaken } from './checkpoints.ts';
-import { NO_CHANGES, readConflicts, type ConflictChanges, type ConflictEntry } from './conflicts.ts';
+import { bothChanges, NO_CHANGES, type ConflictChanges } from './conflicts.ts';
 import { sqlState, type Transaction } from './database.ts';
 import { readGeneration } from './knowledge.ts';
-import { originOf, readLocked, viewOf, type SettledRecord } from './records.ts';
+import { originOf, readLocked, viewOf } from './records.ts';
 import { beginChange, passKeys, type Replica } from './replica.ts';
 import { confirm, readUnconfirmed, type Confirmed } from './reseed.ts';
+import { bytesOf, portions, type RecordName } from './sizes.ts';
 import type { ModelTable } from './tables.ts';
 import { deferredChanges } from './unique-conflicts.ts';
-import { uniqueDecisions } from './unique-decisions.ts';
 
 /** A message that cannot be taken over as a whole; it changed nothing. */
 export class BatchError extends Error {
@@ -30,11 +27,14 @@ export class BatchError extends Error {
   }
 }
 
+/** What an answer reports of differing states, in bytes, about. */
+const REPORTED_BYTES = 16 * 1024 * 1024;
+
 export interface Applied {
   readonly applied: number;
   readonly skipped: number;
   readonly conflicts: ConflictChanges;
-  /** States that the sender does not hold all of. */
+  /** States that the sender does not hold all of, about 16 MiB of them at most; what it is not told here comes with this replica's own feed. */
   readonly differing: readonly WireRecord[];
 }
 
@@ -67,156 +67,71 @@ export async function applyRecords(
         throw new BatchError('CHECKPOINT_MISMATCH', 'the batch does not start where the last one ended: one in between was lost, another process sends too, or the database was restarted or has forgotten deletions since. Begin with a handshake.');
       }
     }
-    const changes: Change[] = [];
-    const unconfirmed = aside ? await readUnconfirmed(tx, records) : new Map<string, State>();
-    const confirmed: Confirmed[] = [];
-    const differing: WireRecord[] = [];
-    let applied = 0;
+    const incoming = new Map<ModelTable, Map<string, State>>();
     for (const [table, own] of byTable(replica, records)) {
-      const incoming = incomingStates(own);
-      await checkKeys(tx, table, [...incoming.keys()]);
-      for (const before of await readLocked(tx, replica, table, [...incoming.keys()])) {
-        const sent = incoming.get(before.key) ?? [];
-        const set = unconfirmed.get(`${table.name} ${before.key}`);
-        const received = receive(
-          { state: before.settled, origin: originOf(before) },
-          sent,
-          peerId,
-          () => replica.report(`${table.name} ${before.key}: peer "${sender.name}" sent a version that is stored here with other values; both are kept`),
-          set,
-        );
-        if (received.differs) differing.push([table.name, before.key, received.state.map(toWire)]);
-        if (received.changed) applied++;
-        const { state, origin } = received;
-        if (set !== undefined) confirmed.push({ model: table.name, key: before.key, left: unconfirmedBy(set, sent, state) });
-        if (received.changed || before.writes.length > 0 || origin !== before.origin) {
-          changes.push({ before, state, origin, view: viewOf(replica, before, state) });
+      const states = incomingStates(own);
+      await checkKeys(tx, table, [...states.keys()]);
+      incoming.set(table, states);
+    }
+    const names = [...incoming].flatMap(([{ name }, states]) => [...states.keys()].map((key): RecordName => [name, key]));
+    const report = createReport();
+    let applied = 0;
+    let conflicts = NO_CHANGES;
+    let parts = 0;
+    const write = async (changes: readonly Change[], last: boolean): Promise<void> => {
+      // Of several portions each is as a batch with more behind it.
+      const ends = last && (checkpoint === null ? parts > 1 : !checkpoint.more);
+      const deferred = ends ? await deferredChanges(tx, replica, { sender: sender.name }, changes) : [];
+      const written = await writeChanges(tx, replica, clock, [...changes, ...deferred], !last || checkpoint?.more ? sender.name : null);
+      conflicts = bothChanges(conflicts, written.conflicts);
+    };
+    for await (const { names: some, last } of portions(tx, replica, names)) {
+      parts++;
+      const unconfirmed = aside ? await readUnconfirmed(tx, some) : new Map<string, State>();
+      const confirmed: Confirmed[] = [];
+      const changes: Change[] = [];
+      for (const [table, states] of incoming) {
+        for (const before of await readLocked(tx, replica, table, some.flatMap(([model, key]) => (model === table.name ? [key] : [])))) {
+          const sent = states.get(before.key) ?? [];
+          const set = unconfirmed.get(`${table.name} ${before.key}`);
+          const received = receive(
+            { state: before.settled, origin: originOf(before) },
+            sent,
+            peerId,
+            () => replica.report(`${table.name} ${before.key}: peer "${sender.name}" sent a version that is stored here with other values; both are kept`),
+            set,
+          );
+          if (received.differs) report.add(table.name, before.key, received.state);
+          if (received.changed) applied++;
+          const { state, origin } = received;
+          if (set !== undefined) confirmed.push({ model: table.name, key: before.key, left: unconfirmedBy(set, sent, state) });
+          if (received.changed || before.writes.length > 0 || origin !== before.origin) {
+            changes.push({ before, state, origin, view: viewOf(replica, before, state) });
+          }
         }
       }
+      await write(changes, last);
+      await confirm(tx, confirmed);
     }
-    if (checkpoint?.more === false) changes.push(...(await deferredChanges(tx, replica, { sender: sender.name }, changes)));
-    const written = await writeChanges(tx, replica, clock, changes, checkpoint?.more ? sender.name : null);
-    await confirm(tx, confirmed);
+    // With nothing in it, it may still be the end of what collided before.
+    if (parts === 0) await write([], true);
     for (const [table, own] of byTable(replica, records)) await passKeys(tx, table, replica, own.map(([, key]) => key));
     if (checkpoint) await storeTaken(tx, sender.name, { ...checkpoint.end, taker: incarnation });
-    return { applied, skipped: records.length - applied, conflicts: written.conflicts, differing };
+    return { applied, skipped: records.length - applied, conflicts, differing: report.records };
   });
 }
 
-export type Decision = { readonly strategy: 'latest' | 'field-wise' } | { readonly side: string } | { readonly values: Fields };
-
-/** What became of the conflicts decided on. */
-export interface Decided {
-  readonly resolved: readonly string[];
-  readonly conflicts: ConflictChanges;
-}
-
-/** What was decided cannot be shown: it breaks a constraint of the table. Nothing was changed. */
-export class NotShownError extends Error {}
-
-/** The side chosen by name is none of the conflict's. */
-export class NoSuchSideError extends Error {}
-
-/**
- * Settles pending conflicts by a person's decision; those that are resolved already are passed over. So are those whose outcome cannot be shown: a decision that nobody sees, and
- * that the next write to the row would not have seen either, is none.
- *
- * @param strict - Refuse what cannot be shown instead; nothing is changed then.
- * @throws NoSuchSideError, NotShownError
- */
-export async function decide(replica: Replica, ids: readonly string[], decision: Decision, strict: boolean): Promise<Decided> {
-  const done: Decided[] = [];
-  for (const part of await inTurn(replica, ids)) done.push(await decideShown(replica, part, decision, strict));
+/** The states that a sender does not hold all of, as many as an answer holds; the others go with this replica's own feed. */
+function createReport(): { readonly records: readonly WireRecord[]; add(model: string, key: string, state: State): void } {
+  const records: WireRecord[] = [];
+  let bytes = 0;
   return {
-    resolved: done.flatMap(({ resolved }) => resolved),
-    conflicts: { detected: done.flatMap(({ conflicts }) => conflicts.detected), resolved: done.flatMap(({ conflicts }) => conflicts.resolved) },
+    records,
+    add(model, key, state) {
+      bytes += bytesOf(state);
+      if (bytes <= REPORTED_BYTES) records.push([model, key, state.map(toWire)]);
+    },
   };
-}
-
-async function decideShown(replica: Replica, ids: readonly string[], decision: Decision, strict: boolean): Promise<Decided> {
-  for (let left = ids; ; ) {
-    try {
-      return await decideAll(replica, left, decision);
-    } catch (error) {
-      if (!(error instanceof UnshownError)) throw error;
-      if (strict) throw new NotShownError(error.message);
-      const { ids: unshown } = error;
-      left = left.filter((id) => !unshown.has(id));
-    }
-  }
-}
-
-/** Which decisions could not be shown; the message is the first's reason. */
-class UnshownError extends Error {
-  readonly ids: ReadonlySet<string>;
-
-  constructor(ids: ReadonlySet<string>, reason: string) {
-    super(reason);
-    this.ids = ids;
-  }
-}
-
-async function decideAll(replica: Replica, ids: readonly string[], decision: Decision): Promise<Decided> {
-  return replica.db.transaction(async (tx) => {
-    const now = await beginChange(tx);
-    const pending = (await readConflicts(tx, ids)).filter(({ status }) => status === 'PENDING');
-    const unique = pending.filter(({ name }) => name !== '');
-    const { changes: own, decided: over, problems } = await uniqueDecisions(tx, replica, unique, decision, now, (entry) =>
-      noSuchSide(decision, sides([...entry.sides, ...(entry.holder ? [entry.holder.version] : [])])),
-    );
-    for (const [id, problem] of problems) throw new UnshownError(new Set([id]), problem);
-    const changes: Change[] = [...own];
-    const decided = new Map<SettledRecord, string>();
-    for (const table of replica.tables.values()) {
-      const entries = new Map(pending.filter(({ model, name }) => model === table.name && name === '').map((entry) => [entry.key, entry]));
-      for (const before of await readLocked(tx, replica, table, [...entries.keys()])) {
-        if (!isConflict(before.settled)) {
-          // A local write has made the sides equal since: folding it closes the entry.
-          if (before.writes.length > 0) changes.push({ before, state: before.settled, origin: null, view: before.view });
-          continue;
-        }
-        const choice = choiceOf(before, decision);
-        const version = resolve(before.settled, choice, `${replica.name}.${now.incarnation}`, now.clock);
-        changes.push({ before, state: [version], origin: null, view: { fields: version.fields, version } });
-        decided.set(before, (entries.get(before.key) as ConflictEntry).id);
-      }
-    }
-    const { conflicts, waiting, masked } = await writeChanges(tx, replica, now.clock, changes);
-    const unshown = new Map<string, string>();
-    for (const [before, id] of decided) {
-      const reason = waiting.get(before)?.reason ?? ('values' in decision && masked.has(before) ? TAKEN : undefined);
-      if (reason !== undefined) unshown.set(id, reason);
-    }
-    const closed = new Set(conflicts.resolved.map(({ id }) => id));
-    for (const [id, records] of over) {
-      const reason = records.map((before) => waiting.get(before)?.reason ?? (masked.has(before) ? TAKEN : undefined)).find((each) => each !== undefined);
-      if (reason !== undefined || !closed.has(id)) unshown.set(id, reason ?? TAKEN);
-    }
-    const [first] = unshown.values();
-    if (first !== undefined) throw new UnshownError(new Set(unshown.keys()), first);
-    return { resolved: [...decided.values(), ...over.keys()].toSorted((a, b) => Number(a) - Number(b)), conflicts };
-  });
-}
-
-const TAKEN = 'another record claimed the value before.';
-
-/** Entries over unique values come after the others: a record may have both, and is changed once in a transaction. */
-async function inTurn(replica: Replica, ids: readonly string[]): Promise<string[][]> {
-  const unique = new Set((await readConflicts(replica.db, ids)).filter(({ name }) => name !== '').map(({ id }) => id));
-  return [ids.filter((id) => !unique.has(id)), ids.filter((id) => unique.has(id))].filter((part) => part.length > 0);
-}
-
-function noSuchSide(decision: Decision, all: readonly Side[]): NoSuchSideError {
-  const labels = all.map(({ label }) => `"${label}"`);
-  return new NoSuchSideError(`"${'side' in decision ? decision.side : ''}" is no side of this conflict. Its sides are ${labels.join(', ')}.`);
-}
-
-function choiceOf({ settled, view }: SettledRecord, decision: Decision): Choice {
-  if ('strategy' in decision) return choose(settled, decision.strategy);
-  if ('values' in decision) return chooseValues(settled, view.fields, decision.values);
-  const side = sides(settled).find(({ label }) => label === decision.side);
-  if (side === undefined) throw noSuchSide(decision, sides(settled));
-  return { strategy: 'manual', fields: side.version.fields };
 }
 
 function* byTable(replica: Replica, records: readonly WireRecord[]): Generator<[ModelTable, WireRecord[]]> {

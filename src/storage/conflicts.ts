@@ -10,6 +10,7 @@ import { findConflicts, type ConflictPage } from './conflict-log.ts';
 import type { Database, Row, Transaction } from './database.ts';
 import { decodeState, decodeVersion, encodeState, encodeVersion, type StoredVersion } from './records.ts';
 import type { Replica } from './replica.ts';
+import { BATCH_BYTES } from './sizes.ts';
 
 export interface ConflictRef {
   readonly id: string;
@@ -25,6 +26,11 @@ export interface ConflictChanges {
 }
 
 export const NO_CHANGES: ConflictChanges = { detected: [], resolved: [] };
+
+/** What two transactions did, one after the other. */
+export function bothChanges(a: ConflictChanges, b: ConflictChanges): ConflictChanges {
+  return { detected: [...a.detected, ...b.detected], resolved: [...a.resolved, ...b.resolved] };
+}
 
 /** An entry of the log. Times are microseconds since 1970. */
 export interface ConflictEntry extends ConflictRef {
@@ -81,9 +87,24 @@ export async function logConflicts(tx: Transaction, replica: Replica, clock: num
   return { detected, resolved: [...resolved, ...(replica.policy === 'manual' ? [] : detected.map(({ id }) => ({ id, strategy: replica.policy as Strategy, seconds: 0 })))] };
 }
 
-/** A page of entries, newest first. */
+/** A page of entries, newest first; it ends early where the entries are large. */
 export async function listConflicts(db: Pick<Database, 'query'>, page: ConflictPage): Promise<ConflictEntry[]> {
-  return (await readConflicts(db, await findConflicts(db, page))).toReversed();
+  return (await readConflicts(db, await fittingEntries(db, await findConflicts(db, page), PAGE_BYTES))).toReversed();
+}
+
+/** Of entries that a page holds, in bytes, about. */
+const PAGE_BYTES = 32 * 1024 * 1024;
+
+/** The first of these entries that together fit so many bytes: at least one, where there is one. */
+export async function fittingEntries(db: Pick<Database, 'query'>, ids: readonly string[], limit = BATCH_BYTES): Promise<readonly string[]> {
+  const rows = await db.query(
+    `SELECT count(*) FROM (
+       SELECT sum(octet_length(c.sides::text) + coalesce(octet_length(c.holder::text), 0) + coalesce(octet_length(c.resolved_values::text), 0)) OVER (ORDER BY x.n) AS bytes
+         FROM unnest($1::bigint[]) WITH ORDINALITY AS x (id, n) LEFT JOIN replication.conflict c USING (id)
+     ) sized WHERE coalesce(bytes, 0) <= $2`,
+    [ids, limit],
+  );
+  return ids.slice(0, Math.max(1, Number(rows[0]?.[0])));
 }
 
 /** Entries by id, in order of id; unknown ids are left out. */
@@ -103,17 +124,15 @@ export async function pendingOf(db: Pick<Database, 'query'>, model: string, keys
 
 /** Entries detected after `id`, oldest first: ids are given out in the order in which conflicts become visible. */
 export async function detectedAfter(db: Pick<Database, 'query'>, id: string, limit: number): Promise<ConflictEntry[]> {
-  const rows = await db.query(`SELECT ${COLUMNS} FROM replication.conflict WHERE id > $1 ORDER BY id LIMIT $2`, [id, limit]);
-  return rows.map(toEntry);
+  const ids = await db.query('SELECT id FROM replication.conflict WHERE id > $1 ORDER BY id LIMIT $2', [id, limit]);
+  return readConflicts(db, await fittingEntries(db, ids.map(([found]) => found as string)));
 }
 
 /** Entries resolved after the `seq`th resolution, in order of resolution. */
 export async function resolvedAfter(db: Pick<Database, 'query'>, seq: string, limit: number): Promise<ConflictEntry[]> {
-  const rows = await db.query(
-    `SELECT ${COLUMNS} FROM replication.conflict WHERE resolved_seq > $1 ORDER BY resolved_seq LIMIT $2`,
-    [seq, limit],
-  );
-  return rows.map(toEntry);
+  const ids = await db.query('SELECT id FROM replication.conflict WHERE resolved_seq > $1 ORDER BY resolved_seq LIMIT $2', [seq, limit]);
+  const entries = await readConflicts(db, await fittingEntries(db, ids.map(([id]) => id as string)));
+  return entries.toSorted((a, b) => Number(a.resolvedSeq) - Number(b.resolvedSeq));
 }
 
 /** The last id and the last resolution's number; '0' where there is none. */

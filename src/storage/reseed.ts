@@ -8,7 +8,6 @@ import { begunSince } from '../replication/knowledge.ts';
 import { merge, standing, type State } from '../replication/merge.ts';
 import { partState } from '../replication/reseed.ts';
 import type { ReplicaId } from '../replication/version.ts';
-import type { WireRecord } from '../replication/wire.ts';
 import { heldVersion, writeChanges } from './changes.ts';
 import { addToDigests, bucketOf, hashOf } from './digest.ts';
 import type { ConflictChanges } from './conflicts.ts';
@@ -82,7 +81,7 @@ export async function endReseed(replica: Replica, onConflicts: (changes: Conflic
 }
 
 /** What is set aside of these records, by `model key`. */
-export async function readUnconfirmed(tx: Transaction, records: readonly WireRecord[]): Promise<Map<string, State>> {
+export async function readUnconfirmed(tx: Transaction, records: readonly RecordName[]): Promise<Map<string, State>> {
   const rows = await tx.query('SELECT a.model, a.key, a.versions FROM replication.aside a JOIN json_to_recordset($1) AS x (model text, key text) ON a.model = x.model AND a.key = x.key', [
     JSON.stringify(records.map(([model, key]) => ({ model, key }))),
   ]);
@@ -117,7 +116,7 @@ interface PartedRecord {
 async function setAside(tx: Transaction, clock: number, parted: readonly PartedRecord[]): Promise<number> {
   if (parted.length === 0) return 0;
   // Of a restore before this one.
-  const earlier = await readUnconfirmed(tx, parted.map(({ before }) => [before.table.name, before.key, []]));
+  const earlier = await readUnconfirmed(tx, parted.map(({ before }) => [before.table.name, before.key]));
   const rows = parted.map(({ before: { table, key }, unconfirmed }) => ({
     model: table.name,
     key,

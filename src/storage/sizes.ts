@@ -1,4 +1,5 @@
 /** How much of what is asked for is read at once: values of megabytes are as good as any, and memory is not. */
+import type { State } from '../replication/merge.ts';
 import type { Transaction } from './database.ts';
 import type { Replica } from './replica.ts';
 import { matchesKey, type Column } from './tables.ts';
@@ -16,6 +17,27 @@ export async function fitting(tx: Transaction, replica: Replica, wanted: readonl
   let count = 0;
   while (count < wanted.length && (count === 0 || bytes + (sizes[count] ?? 0) <= BATCH_BYTES)) bytes += sizes[count++] ?? 0;
   return wanted.slice(0, count);
+}
+
+/**
+ * The names in portions that each fit, one after the other, and whether it is the last. What a portion was read for is to be done with before the next is asked for.
+ */
+export async function* portions(tx: Transaction, replica: Replica, wanted: readonly RecordName[]): AsyncGenerator<{ readonly names: readonly RecordName[]; readonly last: boolean }> {
+  for (let rest = wanted; rest.length > 0; ) {
+    const names = await fitting(tx, replica, rest);
+    rest = rest.slice(names.length);
+    yield { names, last: rest.length === 0 };
+  }
+}
+
+/** About how many bytes of memory a state's values take. */
+export function bytesOf(state: State): number {
+  let bytes = 0;
+  for (const { fields } of state) {
+    bytes += FRAME_BYTES;
+    for (const name in fields) bytes += fields[name]?.length ?? 0;
+  }
+  return bytes;
 }
 
 /** Types whose values are short. */

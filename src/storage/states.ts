@@ -9,10 +9,10 @@ import type { Transaction } from './database.ts';
 import { BUCKETS, bucketOf, hashOf } from './digest.ts';
 import { decodeState, readRecords, settle } from './records.ts';
 import { beginChange, readEras, type Replica } from './replica.ts';
+import { fitting, portions, type RecordName } from './sizes.ts';
 import { matchesKey, type ModelTable } from './tables.ts';
 
 export type Bucket = readonly [model: string, bucket: number];
-export type RecordName = readonly [model: string, key: string];
 
 /**
  * What one replica says of a record: the hash of its state, whether the next sync carries it to the other, and (in a deep look, where the row alone holds the values) a hash of the
@@ -28,11 +28,6 @@ export interface Reader {
   readonly id: string;
   readonly after: number;
 }
-
-/** Bytes of the states after which an answer ends. */
-const ANSWER_BYTES = 8 * 1024 * 1024;
-/** Of large records, not many more than fit. */
-const READ_AT_ONCE = 25;
 
 /** Every bucket of every model. */
 export function allBuckets(replica: Replica): Bucket[] {
@@ -83,22 +78,17 @@ export function deepDigests(looks: readonly RecordLook[]): DeepDigest[] {
 
 /** The states of records, in order, as many as fit one answer; `count` is how many of those asked for it covers. */
 export async function readStates(replica: Replica, names: readonly RecordName[]): Promise<{ readonly count: number; readonly records: WireRecord[] }> {
-  const records: WireRecord[] = [];
-  let bytes = 0;
-  let count = 0;
-  while (count < names.length && bytes < ANSWER_BYTES) {
-    const some = names.slice(count, count + READ_AT_ONCE);
+  return replica.db.transaction(async (tx) => {
+    const some = await fitting(tx, replica, names);
+    const records: WireRecord[] = [];
     for (const table of replica.tables.values()) {
-      const keys = some.filter(([model]) => model === table.name).map(([, key]) => key);
-      for (const found of await replica.db.transaction((tx) => readRecords(tx, table, keys))) {
+      for (const found of await readRecords(tx, table, some.flatMap(([model, key]) => (model === table.name ? [key] : [])))) {
         const { settled } = settle(found, replica);
         if (settled.length > 0) records.push([table.name, found.key, settled.map(toWire)]);
       }
     }
-    count += some.length;
-    bytes = JSON.stringify(records).length;
-  }
-  return { count, records };
+    return { count: some.length, records };
+  });
 }
 
 /**
@@ -108,15 +98,16 @@ export async function readStates(replica: Replica, names: readonly RecordName[])
 export async function touch(replica: Replica, names: readonly RecordName[], buckets: readonly Bucket[]): Promise<void> {
   await replica.db.transaction(async (tx) => {
     const { clock } = await beginChange(tx);
-    for (const table of replica.tables.values()) {
-      const keys = names.filter(([model]) => model === table.name).map(([, key]) => key);
-      const stored = (await readRecords(tx, table, keys)).filter(({ position }) => position > 0);
-      if (stored.length === 0) continue;
-      await tx.query(
-        `UPDATE replication.record r SET position = nextval('replication.position'), origin = NULL, hash = x.hash, bucket = x.bucket, changed_at = $3
-           FROM json_to_recordset($1) AS x (key text, hash bigint, bucket smallint) WHERE r.model = $2 AND r.key = x.key`,
-        [JSON.stringify(stored.map(({ key, state }) => ({ key, hash: hashOf(key, state), bucket: bucketOf(key) }))), table.name, clock],
-      );
+    for await (const { names: some } of portions(tx, replica, names)) {
+      for (const table of replica.tables.values()) {
+        const stored = (await readRecords(tx, table, some.flatMap(([model, key]) => (model === table.name ? [key] : [])))).filter(({ position }) => position > 0);
+        if (stored.length === 0) continue;
+        await tx.query(
+          `UPDATE replication.record r SET position = nextval('replication.position'), origin = NULL, hash = x.hash, bucket = x.bucket, changed_at = $3
+             FROM json_to_recordset($1) AS x (key text, hash bigint, bucket smallint) WHERE r.model = $2 AND r.key = x.key`,
+          [JSON.stringify(stored.map(({ key, state }) => ({ key, hash: hashOf(key, state), bucket: bucketOf(key) }))), table.name, clock],
+        );
+      }
     }
     await recount(tx, [...buckets, ...names.map(([model, key]): Bucket => [model, bucketOf(key)])]);
   });
@@ -135,13 +126,17 @@ async function recount(tx: Transaction, buckets: readonly Bucket[]): Promise<voi
   );
 }
 
+/** What a state's hash is made of: of large versions no more than that their values differ. */
+const VERSIONS = `CASE WHEN octet_length(r.versions::text) < 8192 THEN r.versions ELSE
+  (SELECT json_agg(json_strip_nulls(json_build_object('v', e -> 'v', 's', '{}'::json, 'f', json_build_object('f', md5(e ->> 'f')), 'c', e -> 'c'))) FROM json_array_elements(r.versions) e) END`;
+
 async function lookIntoTable(tx: Transaction, table: ModelTable, buckets: readonly number[], { id, after }: Reader, { deep, rows: comparing }: { readonly deep: boolean; readonly rows: boolean }): Promise<RecordLook[]> {
   const columns = table.columns.toSorted((x, y) => (x.field.name < y.field.name ? -1 : 1));
   const texts = columns.map(({ column }) => `t.${column}::text`).join(', ');
   // A digest that every version and build of PostgreSQL computes alike.
   const row = `('x' || left(encode(sha256(convert_to(CASE WHEN t.${table.keyColumn.column} IS NULL THEN '' ELSE json_build_array(${texts})::text END, 'UTF8')), 'hex'), 13))::bit(52)::bigint`;
   const rows = await tx.query(
-    `SELECT r.key, r.hash, (r.position > $3 AND r.origin IS DISTINCT FROM $4) OR l.logged, ${deep ? 'r.versions' : 'NULL'}, ${comparing ? `CASE WHEN r.shown IS NULL AND r.waiting IS NULL AND NOT l.logged THEN ${row} END` : 'NULL'}
+    `SELECT r.key, r.hash, (r.position > $3 AND r.origin IS DISTINCT FROM $4) OR l.logged, ${deep ? VERSIONS : 'NULL'}, ${comparing ? `CASE WHEN r.shown IS NULL AND r.waiting IS NULL AND NOT l.logged THEN ${row} END` : 'NULL'}
        FROM replication.record r
        CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM replication.log WHERE model = r.model AND key = r.key) AS logged) l
        ${comparing ? `LEFT JOIN LATERAL (SELECT * FROM ${table.table} t WHERE ${matchesKey('t', table.keyColumn, 'r.key')} OFFSET 0) t ON true` : ''}

@@ -4,7 +4,7 @@ import { ordered } from '../replication/merge.ts';
 import { uniqueValue, yieldValue, type UniqueKey } from '../replication/unique.ts';
 import type { Fields, Strategy } from '../replication/version.ts';
 import { writeLocally } from '../replication/write.ts';
-import type { Decision } from './apply.ts';
+import type { Decision } from './decide.ts';
 import type { Change } from './changes.ts';
 import type { ConflictEntry } from './conflicts.ts';
 import type { Transaction } from './database.ts';

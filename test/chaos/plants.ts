@@ -18,9 +18,18 @@ export const PLANTS: Readonly<Record<string, Plant>> = {
     changes: [['SELECT model, key, seq FROM replication.log LIMIT $1) l', 'SELECT model, key, seq FROM replication.log WHERE NOT EXISTS (SELECT FROM replication.record r WHERE r.changed_at > replication.log.clock + 400000) LIMIT $1) l']],
   },
   'acknowledged-before-commit': {
-    about: 'the checkpoint is stored in a transaction of its own, before the batch is taken over',
+    about: 'the checkpoint is stored in a transaction of its own, half a second before the batch is taken over',
     file: 'src/storage/apply.ts',
-    changes: [['    const changes: Change[] = [];\n    const differing', '    if (checkpoint) await storeTaken(replica.db, sender.name, { ...checkpoint.end, taker: incarnation });\n    const changes: Change[] = [];\n    const differing']],
+    changes: [
+      [
+        '    const incoming = new Map<ModelTable',
+        `    if (checkpoint) {
+      await storeTaken(replica.db, sender.name, { ...checkpoint.end, taker: incarnation });
+      await tx.query('SELECT pg_sleep(0.5)');
+    }
+    const incoming = new Map<ModelTable`,
+      ],
+    ],
   },
   'merge-forgets-a-side': {
     about: 'a merge keeps two sides at most',
@@ -42,9 +51,9 @@ export const PLANTS: Readonly<Record<string, Plant>> = {
     changes: [[`extract(epoch FROM pg_postmaster_start_time())::text || pg_relation_filepath('replication.replica')`, `(SELECT system_identifier::text FROM pg_control_system())`]],
   },
   'log-in-another-transaction': {
-    about: 'the conflict log is written in a transaction of its own, after the states',
+    about: 'the conflict log is written in a transaction of its own, three seconds after the states',
     file: 'src/storage/changes.ts',
-    changes: [['  const conflicts = await logConflicts(tx, replica, clock, changes);', '  const conflicts = NO_CHANGES;\n  setTimeout(() => void replica.db.transaction((other) => logConflicts(other, replica, clock, changes)).catch(() => {}), 50);']],
+    changes: [['  const conflicts = await logConflicts(tx, replica, clock, changes);', '  const conflicts = NO_CHANGES;\n  setTimeout(() => void replica.db.transaction((other) => logConflicts(other, replica, clock, changes)).catch(() => {}), 3_000);']],
   },
 };
 

@@ -25,13 +25,13 @@ export const PLANTS: readonly Plant[] = [
   {
     name: 'skipped-fence',
     what: 'a write takes its place in the feed before it commits, and the feed is read past it',
-    seed: 6,
+    seed: 3,
     sessions: { placeAtOpen: true },
   },
   {
     name: 'early-acknowledgement',
     what: 'a write is acknowledged before it commits',
-    seed: 2,
+    seed: 3,
     sessions: { acknowledgedAtOpen: true },
   },
   {
@@ -43,7 +43,7 @@ export const PLANTS: readonly Plant[] = [
   {
     name: 'checkpoint-ahead',
     what: 'a batch is taken though one before it was lost',
-    seed: 3,
+    seed: 1,
     rules: { sameCheckpoint: (stored, start) => sameCheckpoint(stored, start) || (start !== null && start.position > (stored?.position ?? 0)) },
   },
   {
@@ -55,7 +55,7 @@ export const PLANTS: readonly Plant[] = [
   {
     name: 'same-incarnation',
     what: 'a restored database writes under the incarnation of its lost history',
-    seed: 1,
+    seed: 4,
     around: (world) => ({
       ...world,
       restore: (name, backup) => {
@@ -75,37 +75,37 @@ export const PLANTS: readonly Plant[] = [
   {
     name: 'old-stamps',
     what: 'a resolution keeps the stamps of the values it chose',
-    seed: 3,
+    seed: 4,
     rules: { resolve: oldStamps },
   },
   {
     name: 'kept-origin',
     what: 'the mark "came from you" is kept after a merge that changed the state',
-    seed: 10,
+    seed: 3,
     rules: { receive: (held, incoming, sender) => ({ ...receive(held, incoming, sender), origin: sender }) },
   },
   {
     name: 'believed-checkpoint',
     what: 'a checkpoint of an earlier incarnation is believed to the letter',
-    seed: 1,
+    seed: 4,
     rules: { resume: (taken) => ({ after: taken?.position ?? 0, restored: false }) },
   },
   {
     name: 'tombstone-dropped-early',
     what: 'a deletion is dropped although not everybody has it',
-    seed: 1,
+    seed: 12,
     rules: { stablePlace: () => Number.MAX_SAFE_INTEGER },
   },
   {
     name: 'floor-ignored',
     what: 'a replica that was restored to before what others have forgotten goes on as if nothing were',
-    seed: 1,
+    seed: 13,
     rules: { fellBehind: () => false },
   },
   {
     name: 'unconfirmed-kept',
     what: 'it is reseeded, and keeps what no peer has confirmed',
-    seed: 1,
+    seed: 13,
     rules: { partState: (state) => ({ kept: standing(state), unconfirmed: [] }) },
   },
 ];

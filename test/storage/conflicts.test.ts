@@ -2,7 +2,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
 import type { Policy } from '../../src/replication/policy.ts';
-import { decide, type Decided, type Decision } from '../../src/storage/apply.ts';
+import { decide, type Decided, type Decision } from '../../src/storage/decide.ts';
 import { listConflicts, type ConflictEntry } from '../../src/storage/conflicts.ts';
 import { expectSame, rowsOf, valuesOf } from '../support/compare.ts';
 import { openReplicas, type Replicas } from '../support/replicas.ts';

@@ -1,7 +1,7 @@
 /** The histories of test/replication/histories.test.ts that can be played on real databases: rows written by SQL, restores from copies. */
 import { afterEach, describe, expect, it } from 'vitest';
 
-import { decide } from '../../src/storage/apply.ts';
+import { decide } from '../../src/storage/decide.ts';
 import { listConflicts } from '../../src/storage/conflicts.ts';
 import { BATCH_RECORDS } from '../../src/storage/feed.ts';
 import { expectSame, valuesOf } from '../support/compare.ts';

@@ -5,7 +5,7 @@
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 
-import { decide } from '../../src/storage/apply.ts';
+import { decide } from '../../src/storage/decide.ts';
 import { pendingOf } from '../../src/storage/conflicts.ts';
 import { expectSame } from '../support/compare.ts';
 import { openReplicas, type Fate, type Replicas } from '../support/replicas.ts';

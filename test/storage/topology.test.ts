@@ -1,7 +1,7 @@
 /** Chains, rings, stars and meshes: the same code, and once at rest nothing is sent any more. */
 import { afterEach, expect, it } from 'vitest';
 
-import { decide } from '../../src/storage/apply.ts';
+import { decide } from '../../src/storage/decide.ts';
 import { listConflicts } from '../../src/storage/conflicts.ts';
 import { expectSame, rowsOf } from '../support/compare.ts';
 import { linksOf, openReplicas, type Replicas, type Topology } from '../support/replicas.ts';

@@ -1,7 +1,7 @@
 /** Unique values that two replicas give to different records: who holds them, what the others show, and how it is settled. */
 import { afterEach, describe, expect, it } from 'vitest';
 
-import { decide, NotShownError, type Decision } from '../../src/storage/apply.ts';
+import { decide, NotShownError, type Decision } from '../../src/storage/decide.ts';
 import { listConflicts, type ConflictEntry } from '../../src/storage/conflicts.ts';
 import { readWaiting } from '../../src/storage/present.ts';
 import { expectSame, rowsOf } from '../support/compare.ts';

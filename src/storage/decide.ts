@@ -1,0 +1,134 @@
+/**
+ * What a person decides of conflicts: a write that covers every side, in a transaction with its outcome in the rows and in the log.
+ */
+import { choose, chooseValues, isConflict, sides, type Side } from '../replication/conflict.ts';
+import type { Fields } from '../replication/version.ts';
+import { resolve, type Choice } from '../replication/write.ts';
+import { writeChanges, type Change } from './changes.ts';
+import { bothChanges, fittingEntries, NO_CHANGES, readConflicts, type ConflictChanges, type ConflictEntry } from './conflicts.ts';
+import { readLocked, type SettledRecord } from './records.ts';
+import { beginChange, type Replica } from './replica.ts';
+import { uniqueDecisions } from './unique-decisions.ts';
+
+export type Decision = { readonly strategy: 'latest' | 'field-wise' } | { readonly side: string } | { readonly values: Fields };
+
+/** What became of the conflicts decided on. */
+export interface Decided {
+  readonly resolved: readonly string[];
+  readonly conflicts: ConflictChanges;
+}
+
+/** What was decided cannot be shown: it breaks a constraint of the table. Nothing was changed. */
+export class NotShownError extends Error {}
+
+/** The side chosen by name is none of the conflict's. */
+export class NoSuchSideError extends Error {}
+
+/**
+ * Settles pending conflicts by a person's decision; those that are resolved already are passed over. So are those whose outcome cannot be shown: a decision that nobody sees, and
+ * that the next write to the row would not have seen either, is none.
+ *
+ * @param strict - Refuse what cannot be shown instead; nothing is changed then.
+ * @throws NoSuchSideError, NotShownError
+ */
+export async function decide(replica: Replica, ids: readonly string[], decision: Decision, strict: boolean): Promise<Decided> {
+  const resolved: string[] = [];
+  let conflicts = NO_CHANGES;
+  for (const part of await inTurn(replica, ids)) {
+    // Each entry has its sides whole, and so does each record's state.
+    for (let rest: readonly string[] = part; rest.length > 0; ) {
+      const some = await fittingEntries(replica.db, rest);
+      const done = await decideShown(replica, some, decision, strict);
+      resolved.push(...done.resolved);
+      conflicts = bothChanges(conflicts, done.conflicts);
+      rest = rest.slice(some.length);
+    }
+  }
+  return { resolved, conflicts };
+}
+
+async function decideShown(replica: Replica, ids: readonly string[], decision: Decision, strict: boolean): Promise<Decided> {
+  for (let left = ids; ; ) {
+    try {
+      return await decideAll(replica, left, decision);
+    } catch (error) {
+      if (!(error instanceof UnshownError)) throw error;
+      if (strict) throw new NotShownError(error.message);
+      const { ids: unshown } = error;
+      left = left.filter((id) => !unshown.has(id));
+    }
+  }
+}
+
+/** Which decisions could not be shown; the message is the first's reason. */
+class UnshownError extends Error {
+  readonly ids: ReadonlySet<string>;
+
+  constructor(ids: ReadonlySet<string>, reason: string) {
+    super(reason);
+    this.ids = ids;
+  }
+}
+
+async function decideAll(replica: Replica, ids: readonly string[], decision: Decision): Promise<Decided> {
+  return replica.db.transaction(async (tx) => {
+    const now = await beginChange(tx);
+    const pending = (await readConflicts(tx, ids)).filter(({ status }) => status === 'PENDING');
+    const unique = pending.filter(({ name }) => name !== '');
+    const { changes: own, decided: over, problems } = await uniqueDecisions(tx, replica, unique, decision, now, (entry) =>
+      noSuchSide(decision, sides([...entry.sides, ...(entry.holder ? [entry.holder.version] : [])])),
+    );
+    for (const [id, problem] of problems) throw new UnshownError(new Set([id]), problem);
+    const changes: Change[] = [...own];
+    const decided = new Map<SettledRecord, string>();
+    for (const table of replica.tables.values()) {
+      const entries = new Map(pending.filter(({ model, name }) => model === table.name && name === '').map((entry) => [entry.key, entry]));
+      for (const before of await readLocked(tx, replica, table, [...entries.keys()])) {
+        if (!isConflict(before.settled)) {
+          // A local write has made the sides equal since: folding it closes the entry.
+          if (before.writes.length > 0) changes.push({ before, state: before.settled, origin: null, view: before.view });
+          continue;
+        }
+        const choice = choiceOf(before, decision);
+        const version = resolve(before.settled, choice, `${replica.name}.${now.incarnation}`, now.clock);
+        changes.push({ before, state: [version], origin: null, view: { fields: version.fields, version } });
+        decided.set(before, (entries.get(before.key) as ConflictEntry).id);
+      }
+    }
+    const { conflicts, waiting, masked } = await writeChanges(tx, replica, now.clock, changes);
+    const unshown = new Map<string, string>();
+    for (const [before, id] of decided) {
+      const reason = waiting.get(before)?.reason ?? ('values' in decision && masked.has(before) ? TAKEN : undefined);
+      if (reason !== undefined) unshown.set(id, reason);
+    }
+    const closed = new Set(conflicts.resolved.map(({ id }) => id));
+    for (const [id, records] of over) {
+      const reason = records.map((before) => waiting.get(before)?.reason ?? (masked.has(before) ? TAKEN : undefined)).find((each) => each !== undefined);
+      if (reason !== undefined || !closed.has(id)) unshown.set(id, reason ?? TAKEN);
+    }
+    const [first] = unshown.values();
+    if (first !== undefined) throw new UnshownError(new Set(unshown.keys()), first);
+    return { resolved: [...decided.values(), ...over.keys()].toSorted((a, b) => Number(a) - Number(b)), conflicts };
+  });
+}
+
+const TAKEN = 'another record claimed the value before.';
+
+/** Entries over unique values come after the others: a record may have both, and is changed once in a transaction. */
+async function inTurn(replica: Replica, ids: readonly string[]): Promise<string[][]> {
+  const unique = new Set((await replica.db.query(`SELECT id FROM replication.conflict WHERE id = ANY ($1::bigint[]) AND name <> ''`, [ids])).map(([id]) => id));
+  return [ids.filter((id) => !unique.has(id)), ids.filter((id) => unique.has(id))].filter((part) => part.length > 0);
+}
+
+function noSuchSide(decision: Decision, all: readonly Side[]): NoSuchSideError {
+  const labels = all.map(({ label }) => `"${label}"`);
+  return new NoSuchSideError(`"${'side' in decision ? decision.side : ''}" is no side of this conflict. Its sides are ${labels.join(', ')}.`);
+}
+
+function choiceOf({ settled, view }: SettledRecord, decision: Decision): Choice {
+  if ('strategy' in decision) return choose(settled, decision.strategy);
+  if ('values' in decision) return chooseValues(settled, view.fields, decision.values);
+  const side = sides(settled).find(({ label }) => label === decision.side);
+  if (side === undefined) throw noSuchSide(decision, sides(settled));
+  return { strategy: 'manual', fields: side.version.fields };
+}

@@ -1,0 +1,88 @@
+/** Large values: whatever is read at once is bounded by bytes, on the way, in a conflict, in its resolution and in the log. */
+import { afterEach, describe, expect, it } from 'vitest';
+
+import type { Row, Transaction } from '../../src/storage/database.ts';
+import { listConflicts } from '../../src/storage/conflicts.ts';
+import { decide } from '../../src/storage/decide.ts';
+import { expectSame } from '../support/compare.ts';
+import { openReplicas, type Replicas } from '../support/replicas.ts';
+
+let replicas: Replicas;
+afterEach(() => replicas.close());
+
+const MIB = 2 ** 20;
+
+/** Notes the largest answer, in bytes, that a replica gets from its database. */
+function watch(name: string): { largest: number } {
+  const { db } = replicas.at(name).replica;
+  const seen = { largest: 0 };
+  const measured = (query: Transaction['query']): Transaction['query'] => async (...args) => {
+    const rows = await query(...args);
+    seen.largest = Math.max(seen.largest, sizeOf(rows));
+    return rows;
+  };
+  const { query, transaction } = db;
+  Object.assign(db, { query: measured(query), transaction: <T>(work: (tx: Transaction) => Promise<T>) => transaction((tx) => work({ query: measured(tx.query) })) });
+  return seen;
+}
+
+/** Of several statements in one there are no rows. */
+function sizeOf(rows: readonly Row[] | undefined): number {
+  return (rows ?? []).reduce((sum, row) => sum + row.reduce((all, value) => all + (value?.length ?? 0), 0), 0);
+}
+
+describe('records of two megabytes each', () => {
+  it('are taken over, opposed, listed and resolved a few at a time', async () => {
+    replicas = await openReplicas('ab');
+    const seen = ['a', 'b'].map(watch);
+    await replicas.at('a').sql(`INSERT INTO things SELECT n, repeat('x', ${2 * MIB}), '0' FROM generate_series(1, 12) n`);
+    await replicas.rest();
+    await replicas.at('a').sql(`UPDATE things SET f1 = repeat('a', ${2 * MIB})`);
+    await replicas.at('b').sql(`UPDATE things SET f2 = 'b'`);
+    await replicas.rest();
+    const { db } = replicas.at('a').replica;
+    const page = await listConflicts(db, { status: 'PENDING', first: 100, before: null });
+    expect(page.length).toBeLessThan(12);
+    const ids: string[] = [];
+    for (let before: string | null = null; ; ) {
+      const next = await listConflicts(db, { status: 'PENDING', first: 100, before });
+      if (next.length === 0) break;
+      ids.push(...next.map(({ id }) => id));
+      before = ids.at(-1) as string;
+    }
+    expect(ids.length).toBe(12);
+    expect((await decide(replicas.at('a').replica, ids, { strategy: 'field-wise' }, false)).resolved.length).toBe(12);
+    await replicas.rest();
+    await expectSame(replicas);
+    // Two sides and a row of a record, and a page of the log of four times a batch.
+    for (const { largest } of seen) expect(largest / MIB).toBeLessThan(40);
+  });
+
+  it('that are deleted by a small batch are not all read at once', async () => {
+    replicas = await openReplicas('ab');
+    await replicas.at('a').sql(`INSERT INTO things SELECT n, repeat('x', ${2 * MIB}), '0' FROM generate_series(1, 12) n`);
+    await replicas.rest();
+    await replicas.at('b').sql('DELETE FROM things');
+    await replicas.at('b').settle();
+    const seen = watch('a');
+    await replicas.sync('b', 'a');
+    expect(await replicas.at('a').sql('SELECT FROM things')).toEqual([]);
+    expect(seen.largest / MIB).toBeLessThan(12);
+    await expectSame(replicas);
+  });
+});
+
+describe('a record that no message can hold', () => {
+  it('is left out and told of, and stops nothing else; smaller, it is sent', async () => {
+    replicas = await openReplicas('ab');
+    const a = replicas.at('a');
+    await a.sql(`INSERT INTO things VALUES ('huge', repeat('x', ${49 * MIB}), '0')`);
+    await a.sql(`INSERT INTO things VALUES ('small', 'y', '0')`);
+    await replicas.sync('a', 'b');
+    expect(await replicas.at('b').sql('SELECT id FROM things')).toEqual([{ id: 'small' }]);
+    expect(a.problems.splice(0)).toEqual([expect.stringContaining('Thing huge: its 1 versions take 49 MiB')]);
+    await a.sql(`UPDATE things SET f1 = 'z' WHERE id = 'huge'`);
+    await replicas.rest();
+    await expectSame(replicas);
+  });
+});
