@@ -65,6 +65,8 @@ export interface Replicas {
   /** A copy of the database as it is now, to restore. */
   backup(name: string): Promise<TestDatabase>;
   restore(name: string, backup: TestDatabase): Promise<void>;
+  /** Closes a replica, does something to its database that needs nobody there, and opens it over the database at this address. */
+  move(name: string, meanwhile: () => Promise<string>): Promise<void>;
   /** Closes a replica, changes its tables, and opens it again as one that knows this schema. */
   upgrade(name: string, schema: Schema, migration?: string): Promise<void>;
   /** Closes a replica and opens it again. */
@@ -78,6 +80,8 @@ export interface ReplicasOptions {
   readonly schemas?: Readonly<Record<string, Schema>>;
   /** By name, where it is not manual. */
   readonly policies?: Readonly<Record<string, Policy>>;
+  /** Addresses of databases on other servers, by name: empty ones, which their owner takes away again. */
+  readonly urls?: Readonly<Record<string, string>>;
 }
 
 interface Opened extends TestReplica {
@@ -91,6 +95,15 @@ interface Opened extends TestReplica {
 const free: TestDatabase[] = [];
 afterAll(() => Promise.all(free.splice(0).map((database) => database.close())).then(() => {}));
 
+/** Databases on other servers. */
+const others = new WeakSet<TestDatabase>();
+
+function elsewhere(url: string): TestDatabase {
+  const database = { url, close: async () => {} };
+  others.add(database);
+  return database;
+}
+
 async function make(): Promise<TestDatabase> {
   const database = await createTestDatabase({ empty: true });
   // Deadlocks are looked for after a second otherwise, and some tests are made of them.
@@ -99,12 +112,13 @@ async function make(): Promise<TestDatabase> {
 }
 
 async function empty(database: TestDatabase): Promise<void> {
+  if (others.has(database)) return;
   await withClient(database.url, (client) => client.query('DROP SCHEMA IF EXISTS replication CASCADE; DROP SCHEMA public CASCADE; CREATE SCHEMA public'));
   free.push(database);
 }
 
 /** Opens a replica for each letter of `names`, with the slots 1, 2, … */
-export async function openReplicas(names: string, { schema = THINGS, schemas = {}, policies = {} }: ReplicasOptions = {}): Promise<Replicas> {
+export async function openReplicas(names: string, { schema = THINGS, schemas = {}, policies = {}, urls = {} }: ReplicasOptions = {}): Promise<Replicas> {
   const order = [...names];
   const open = new Map<string, Opened>();
   const policyOf = new Map<string, Policy>(Object.entries(policies));
@@ -116,7 +130,8 @@ export async function openReplicas(names: string, { schema = THINGS, schemas = {
   const at = (name: string): Opened => open.get(name) as Opened;
   await Promise.all(
     order.map(async (name) => {
-      const database = free.pop() ?? (await make());
+      const own = urls[name];
+      const database = own === undefined ? (free.pop() ?? (await make())) : elsewhere(own);
       await withClient(database.url, (client) => client.query((schemaOf.get(name) as Schema).ddl));
       await start(name, database);
     }),
@@ -161,6 +176,11 @@ export async function openReplicas(names: string, { schema = THINGS, schemas = {
       await at(name).close();
       await at(name).database.close();
       await start(name, await copyDatabase(backup.url));
+    },
+
+    async move(name, meanwhile) {
+      await at(name).close();
+      await start(name, elsewhere(await meanwhile()));
     },
 
     async upgrade(name, upgraded, migration = '') {
