@@ -139,7 +139,7 @@ export function createCollector(oracle: Oracle, model: Model, { partState, stabl
         database.aside.set(key, [...(database.aside.get(key) ?? []), ...unconfirmed]);
         const settled = record.row === null && standing(kept).length === 0;
         const left = { ...record, state: kept, origin: null, position: ++database.head };
-        if (settled) database.records.set(key, { ...left, waiting: false, shown: null, held: null });
+        if (settled) database.records.set(key, { ...left, waiting: false, shown: null, held: null, seen: database.gone.get(key) ?? 0n });
         else database.records.set(key, { ...left, waiting: true, unconfirmed: true });
       }
       database.taken.clear();
