@@ -93,7 +93,8 @@ async function readBounded(tx: Transaction, replica: Replica, wanted: readonly R
   return some.flatMap(([model, key]) => byRecord.get(`${model} ${key}`) ?? []);
 }
 
-async function foldSome(tx: Transaction, replica: Replica): Promise<{ records: number; more: boolean; conflicts: ConflictChanges }> {
+/** One transaction's worth of `fold`, in the caller's. */
+export async function foldSome(tx: Transaction, replica: Replica): Promise<{ records: number; more: boolean; conflicts: ConflictChanges }> {
   const { clock } = await beginChange(tx);
   const all = await loggedKeys(tx);
   const known = all.filter(({ model }) => replica.tables.has(model));

@@ -5,14 +5,14 @@
  */
 import { largestStamp } from '../replication/clock.ts';
 import { begunSince } from '../replication/knowledge.ts';
-import { merge, standing, type State } from '../replication/merge.ts';
+import { merge, type State } from '../replication/merge.ts';
 import { partState } from '../replication/reseed.ts';
 import type { ReplicaId } from '../replication/version.ts';
 import { heldVersion, writeChanges } from './changes.ts';
 import { addToDigests, bucketOf, hashOf } from './digest.ts';
 import type { ConflictChanges } from './conflicts.ts';
 import type { Transaction } from './database.ts';
-import { BATCH_RECORDS } from './feed.ts';
+import { BATCH_RECORDS, foldSome } from './feed.ts';
 import { beginTerm, fallenBehind, readTerms, refreshKnowledge } from './knowledge.ts';
 import { decodeState, encodeState, readLocked, readRecords, settle, viewOf, type SettledRecord } from './records.ts';
 import { beginChange, erasOf, type Replica } from './replica.ts';
@@ -31,6 +31,8 @@ export async function reseed(replica: Replica): Promise<number | null> {
     const { clock } = await beginChange(tx);
     const floor = await fallenBehind(tx, replica);
     if (floor === null) return null;
+    // What was captured before the backup and not folded is of the lost history, too.
+    while ((await foldSome(tx, replica)).more);
     const since = new Set([...begunSince(floor, await readTerms(tx), await erasOf(tx))].map((incarnation): ReplicaId => `${replica.name}.${incarnation}`));
     let [aside, largest] = [0, 0];
     for (const table of replica.tables.values()) {
@@ -55,15 +57,18 @@ export async function reseed(replica: Replica): Promise<number | null> {
   });
 }
 
-/** Shows no more what no peer has confirmed, where one's feed was taken whole since. */
+/**
+ * Shows no more what no peer has confirmed, where feeds were taken whole since from which this replica has heard of every member of the roster anew: a newcomer that has nothing itself, or another that
+ * begins anew, has not heard of all.
+ */
 export async function endReseed(replica: Replica, onConflicts: (changes: ConflictChanges) => void): Promise<void> {
   const [open] = await replica.db.query('SELECT FROM replication.collection WHERE reseeding');
   if (!open) return;
   for (let more = true; more; ) {
     const { conflicts, found } = await replica.db.transaction(async (tx) => {
       const { clock } = await beginChange(tx);
-      const { rows } = await refreshKnowledge(tx, replica);
-      if (rows.size < 2) return { found: 0, conflicts: null };
+      const { roster, rows } = await refreshKnowledge(tx, replica);
+      if (!roster.every((member) => rows.has(member))) return { found: 0, conflicts: null };
       const waiting = await tx.query('SELECT model, key FROM replication.record WHERE waiting = $1 AND model = ANY ($2) LIMIT $3', [UNCONFIRMED, [...replica.tables.keys()], BATCH_RECORDS]);
       const some = await fitting(tx, replica, waiting.map(([model, key]): RecordName => [model as string, key as string]));
       const records: SettledRecord[] = [];
@@ -130,15 +135,13 @@ async function setAside(tx: Transaction, clock: number, parted: readonly PartedR
   return rows.length;
 }
 
-/** Gives records the states that are left of them. Their rows stay, and are what they were; they wait for a peer. */
+/** Gives records the states that are left of them. Their rows stay, and are what they were; they wait for a peer. So do those that have no row: whoever writes one has seen the deletion. */
 async function keepOwn(tx: Transaction, replica: Replica, parted: readonly PartedRecord[]): Promise<void> {
   if (parted.length === 0) return;
   const rows = parted.map(({ before, kept }) => ({
     model: before.table.name,
     key: before.key,
     versions: encodeState(kept, null),
-    // Where there was no row, and nothing is to be shown, nothing waits.
-    waiting: before.row === null && standing(kept).length === 0 ? null : UNCONFIRMED,
     held: heldVersion(replica, before),
     hash: hashOf(before.key, kept),
     dead: kept.some(({ fields }) => fields === null),
@@ -147,10 +150,10 @@ async function keepOwn(tx: Transaction, replica: Replica, parted: readonly Parte
   }));
   await tx.query(
     `UPDATE replication.record r
-        SET versions = x.versions::json, position = nextval('replication.position'), origin = NULL, shown = NULL, waiting = x.waiting, held = CASE WHEN x.waiting IS NOT NULL THEN x.held::json END,
+        SET versions = x.versions::json, position = nextval('replication.position'), origin = NULL, shown = NULL, waiting = $2, held = x.held::json,
             awaits = NULL, tried = NULL, hash = x.hash, dead = x.dead
-       FROM json_to_recordset($1) AS x (model text, key text, versions text, waiting text, held text, hash bigint, dead boolean) WHERE r.model = x.model AND r.key = x.key`,
-    [JSON.stringify(rows)],
+       FROM json_to_recordset($1) AS x (model text, key text, versions text, held text, hash bigint, dead boolean) WHERE r.model = x.model AND r.key = x.key`,
+    [JSON.stringify(rows), UNCONFIRMED],
   );
   const places = parted.flatMap(({ before }) => before.places);
   if (places.length > 0) await tx.query('DELETE FROM replication.log WHERE ctid = ANY($1::tid[])', [places]);

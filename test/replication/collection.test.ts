@@ -164,6 +164,41 @@ describe('histories', () => {
     expect(isConflict(world.state('a'))).toBe(false);
   });
 
+  it('restore-across-gc, where the record is written anew by who has seen it deleted', () => {
+    const world = holding(2);
+    world.write('b', { f1: 'kept' }, 's');
+    world.write('a', { f1: 'y' });
+    world.write('b', { f1: 'x' });
+    spread(world);
+    world.write('a', null);
+    spread(world);
+    const backup = world.backup('a');
+    world.write('b', null, 's');
+    collectAll(world);
+    world.restore('a', backup);
+    // a begins anew, and the deletion of its side is not confirmed yet.
+    world.sync('a', 'b');
+    world.write('a', { f1: 'anew' });
+    spread(world);
+    expect(values(world)).toEqual(['anew,', 'x,0']);
+  });
+
+  it('the table of who was restored across a collection is not emptied by a newcomer that has nothing', () => {
+    const world = holding(2);
+    const backup = world.backup('a');
+    world.write('b', null);
+    world.write('b', { f1: 'kept' }, 's');
+    collectAll(world);
+    world.restore('a', backup);
+    world.sync('a', 'b');
+    world.add('c', 'manual');
+    world.sync('a', 'c');
+    world.sync('c', 'a');
+    expect(world.row('a')).toEqual({ f1: '0', f2: '0' });
+    spread(world);
+    for (const name of ['a', 'b', 'c']) expect([world.row(name), world.row(name, 's')?.['f1']]).toEqual([null, 'kept']);
+  });
+
   it('what peers still have comes back to who was restored across a collection', () => {
     const world = holding(3, 'chain');
     world.write('c', { f1: 'kept' }, 's');

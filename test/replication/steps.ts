@@ -165,7 +165,7 @@ export function divergence(world: World): string | null {
 export function misled(world: World, key: string, made: readonly Version[]): string | null {
   const { past, acknowledged, collectedBefore } = world.oracle;
   // A message that was on its way when its sender was restored may bring back what is excused.
-  const there = world.replicas.reduce((all, { database }) => all | (database.gone.get(key) ?? 0n), heldAnywhere(world, key));
+  const there = world.replicas.reduce((all, { database: { gone, aside } }) => all | (gone.get(key) ?? 0n) | world.oracle.pastOf(aside.get(key) ?? []), heldAnywhere(world, key));
   const valid = made.filter((version) => holds((acknowledged.get(key) ?? 0n) | there, past(version)));
   // Folded again after a restore, a write makes the same version again.
   const seenBy = (version: Version, other: Version): boolean => holds(past(other), past(version)) && past(other) !== past(version);

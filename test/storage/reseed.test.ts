@@ -75,6 +75,47 @@ describe('what was here before', () => {
     expect(await sql('a', 'SELECT reseeding FROM replication.collection')).toEqual([{ reseeding: 'f' }]);
   });
 
+  it('is set aside too where it was captured, and not folded, when the backup was made', async () => {
+    replicas = await openReplicas('ab');
+    await sql('a', `INSERT INTO things VALUES ('changed', '1'), ('alive', '1')`);
+    await spread();
+    await sql('a', `INSERT INTO things VALUES ('dead', '1')`);
+    await sql('a', `UPDATE things SET f1 = '2' WHERE id = 'changed'`);
+    const backup = await replicas.backup('a');
+    await spread();
+    await sql('b', `DELETE FROM things WHERE id IN ('dead', 'changed')`);
+    await forgetDeleted();
+    await replicas.restore('a', backup);
+    // The peer calls first: nothing is folded before.
+    await replicas.sync('b', 'a');
+    await settle();
+    expect(await sql('b', 'SELECT id FROM things')).toEqual([{ id: 'alive' }]);
+    expect(await aside()).toEqual(['changed', 'dead']);
+  });
+
+  it('goes on being shown although a newcomer has nothing of it', async () => {
+    replicas = await openReplicas('abc');
+    const both = async (): Promise<void> => {
+      for (let round = 0; round < 3; round++) for (const [from, to] of ['ab', 'ba']) await replicas.sync(from as string, to as string);
+    };
+    await sql('a', `INSERT INTO things VALUES ('alive', '1'), ('dead', '1')`);
+    await both();
+    const backup = await replicas.backup('a');
+    await sql('b', `DELETE FROM things WHERE id = 'dead'`);
+    for (let round = 0; round < 4; round++) {
+      await both();
+      for (const name of 'ab') await collect(replicas.at(name).replica, 0);
+    }
+    await replicas.restore('a', backup);
+    await replicas.sync('a', 'b');
+    await replicas.sync('a', 'c');
+    await replicas.sync('c', 'a');
+    await replicas.at('a').settle();
+    expect(await sql('a', 'SELECT id FROM things ORDER BY id')).toEqual([{ id: 'alive' }, { id: 'dead' }]);
+    await settle();
+    for (const name of replicas.names) expect(await sql(name, 'SELECT id FROM things')).toEqual([{ id: 'alive' }]);
+  });
+
   it('is not taken twice, and another incarnation begins', async () => {
     await restored(`INSERT INTO things VALUES ('dead')`, 'DELETE FROM things');
     const { replica } = replicas.at('a');
@@ -126,6 +167,34 @@ describe('what was written since', () => {
     await sql('a', `DELETE FROM things WHERE id = 'gone'`);
     await settle();
     for (const name of replicas.names) expect(await sql(name, 'SELECT id, f1, f2 FROM things')).toEqual([{ id: 'dead', f1: '1', f2: 'since' }]);
+  });
+});
+
+describe('a deletion that nobody has confirmed', () => {
+  it('was seen by whoever writes the record anew', async () => {
+    replicas = await openReplicas('ab');
+    await sql('a', `INSERT INTO things VALUES ('dead', '1'), ('anew', '1')`);
+    await spread();
+    await sql('a', `DELETE FROM things WHERE id = 'anew'`);
+    await spread();
+    const backup = await replicas.backup('a');
+    await sql('b', `DELETE FROM things WHERE id = 'dead'`);
+    await spread();
+    await spread();
+    // Only what was deleted later is forgotten so far.
+    await sql('b', `UPDATE replication.record SET changed_at = replication.clock() WHERE key = 'anew'`);
+    await sql('b', `UPDATE replication.record SET changed_at = changed_at - 100000000 WHERE key = 'dead'`);
+    await collect(replicas.at('b').replica, 50);
+    await replicas.restore('a', backup);
+    await replicas.sync('a', 'b');
+    await sql('a', `INSERT INTO things VALUES ('anew', '2')`);
+    await replicas.sync('b', 'a');
+    await replicas.sync('a', 'b');
+    for (const name of replicas.names) {
+      expect(await sql(name, 'SELECT id, f1 FROM things')).toEqual([{ id: 'anew', f1: '2' }]);
+      expect(await sql(name, 'SELECT FROM replication.conflict')).toEqual([]);
+    }
+    await settle();
   });
 });
 

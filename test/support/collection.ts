@@ -137,10 +137,8 @@ export function createCollector(oracle: Oracle, model: Model, { partState, stabl
         if (unconfirmed.length === 0) continue;
         largest = Math.max(largest, largestStamp(record.state));
         database.aside.set(key, [...(database.aside.get(key) ?? []), ...unconfirmed]);
-        const settled = record.row === null && standing(kept).length === 0;
-        const left = { ...record, state: kept, origin: null, position: ++database.head };
-        if (settled) database.records.set(key, { ...left, waiting: false, shown: null, held: null, seen: database.gone.get(key) ?? 0n });
-        else database.records.set(key, { ...left, waiting: true, unconfirmed: true });
+        // Also where there is no row: whoever writes one has seen the deletion.
+        database.records.set(key, { ...record, state: kept, origin: null, position: ++database.head, waiting: true, unconfirmed: true });
       }
       database.taken.clear();
       database.reseeding = true;
@@ -162,7 +160,9 @@ export function createCollector(oracle: Oracle, model: Model, { partState, stabl
       const { database } = replica;
       if (!database.reseeding) return;
       countHearsay(replica);
-      if (database.knowing.rows.size < 2) return;
+      // A newcomer that has nothing itself, or another that begins anew, has not heard of all.
+      const { roster, struck, rows } = database.knowing;
+      if (!roster.every((member) => struck.has(member) || rows.has(member))) return;
       model.foldAll(replica);
       for (const [key, record] of database.records) {
         if (record.unconfirmed && !replica.blocked.has(key)) model.store(replica, key, record, record.state, null, viewOf(replica, record, record.state));
