@@ -172,14 +172,15 @@ export function misled(world: World, key: string, made: readonly Version[]): str
   const last = valid.filter((version) => !valid.some((other) => seenBy(version, other)));
   const left = new Set(standing(world.state('a', key)).map(({ vector }) => vectorText(vector)));
   const aside = new Set(world.replicas.flatMap(({ database }) => database.aside.get(key) ?? []).map(({ vector }) => vectorText(vector)));
+  // What is set aside keeps nothing away, and neither does what it was written over.
+  const isAside = (version: Version): boolean => made.some((other) => aside.has(vectorText(other.vector)) && holds(past(other), past(version)));
   const living = last.filter(({ fields }) => fields !== null);
   for (const version of living) {
     const text = vectorText(version.vector);
     if (!left.has(text) && !aside.has(text)) return `${key}: ${JSON.stringify(version)} was lost`;
   }
   for (const text of left) {
-    // A deletion that is set aside keeps nothing away.
-    if (made.some((version) => vectorText(version.vector) === text && valid.some((other) => seenBy(version, other) && !aside.has(vectorText(other.vector))))) return `${key}: ${text} came back`;
+    if (made.some((version) => vectorText(version.vector) === text && valid.some((other) => seenBy(version, other) && !isAside(other)))) return `${key}: ${text} came back`;
   }
   if (world.replicas.some(({ database }) => database.knowing.answered !== null)) return null;
   for (const tombstone of last.filter(({ fields }) => fields === null)) {
