@@ -83,6 +83,11 @@ describe('resurrection', () => {
     expect(rules(settled({ captures, operations }, values('t0')))).toEqual(['resurrection']);
   });
 
+  it('is none where the key was given out again: nothing of what was deleted lives', () => {
+    const again = [...captures, { replica: 'b', key: '1', before: null, after: values('t9') }];
+    expect(check(settled({ captures: again, operations: [...operations, write('b', 't9', { kind: 'create' })] }, values('t9')))).toEqual([]);
+  });
+
   it('is none where the deletion is a side, was decided on, or is gone for good', () => {
     const against = [null, values('t0')];
     expect(check({ ...settled({ captures, operations, states: everywhere(state(against)), logs: new Map([['a', [entry(against)]], ['b', [entry(against)]]]) }, null) })).toEqual([]);

@@ -149,7 +149,10 @@ function* losses(record: Dossier, { operations, forgiven, forgivenDeletions }: E
   }
   if (deletions.length === 0 || forgivenDeletions.has(key) || states.length === 0) return;
   const told = [...states, ...entries].some(({ sides }) => sides.includes(null));
-  if (!told) yield { rule: 'resurrection', key, message: `record ${key} was deleted on ${deletions[0]?.replica}, and lives without anyone having seen the deletion` };
+  // A restored replica may give a key out again: what lives under it then is another record, made where the deletion was already shown.
+  const deleted = closure(deletions.flatMap(({ before }) => (before === null ? [] : tokensOf(before))), seenBy(captures));
+  const lives = states.some(({ sides, row }) => [...sides, row].some((values) => values !== null && tokensOf(values).some((token) => deleted.has(token))));
+  if (!told && lives) yield { rule: 'resurrection', key, message: `record ${key} was deleted on ${deletions[0]?.replica}, and lives without anyone having seen the deletion` };
 }
 
 /** No side holds all that another's writer had seen. A person's decision may show an old value anew, beside a write over that value: such records are passed over. */
