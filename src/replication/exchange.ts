@@ -36,6 +36,8 @@ export interface Received extends Held {
  *
  * The mark says that the sender has exactly this state. Any merge that yields something else clears it: were it kept, a lost answer would starve the sender of what was
  * merged in.
+ *
+ * @param aside - As for `take`. A deletion in it that has seen what the sender still holds is no secret of a lost history: it holds here and goes to the sender.
  */
 export function receive(
   held: Held,
@@ -46,7 +48,7 @@ export function receive(
 ): Received {
   // Another implementation may send its versions in any order, and one that another covers besides.
   const theirs = merge([], incoming);
-  const state = take(held.state, theirs, faults, aside);
+  const state = merge(take(held.state, theirs, faults, aside), aside.filter((version) => version.fields === null && theirs.some((other) => !other.collected && covers(version.vector, other.vector))));
   const changed = state !== held.state && !sameState(state, held.state);
   const differs = !sameState(take(theirs, state), theirs);
   return { state, origin: differs ? (changed ? null : held.origin) : state.length === 0 ? null : sender, changed, differs };

@@ -192,10 +192,10 @@ export function createComparison({ replica, keeper, notices, clientOf, syncTo }:
     const names = suspects.filter(({ difference }) => difference === 'DIFFERING').map(({ model, key }): RecordName => [model, key]);
     for (let i = 0; i === 0 || i < names.length; ) {
       const some = names.slice(i, i + TOUCHED_AT_ONCE);
-      const generation = await readGeneration(replica.db);
+      const asked = { incarnation: await readIncarnation(replica), generation: await readGeneration(replica.db) };
       const { incarnation, count, records } = await resend(client, some, buckets, true);
       const done = some.slice(0, count);
-      const { conflicts } = await applyRecords(replica, { name: client.name, incarnation }, records, null, generation);
+      const { conflicts } = await applyRecords(replica, { name: client.name, incarnation }, records, null, asked);
       notices.conflicts(conflicts);
       await touch(replica, done, buckets);
       if (names.length === 0) return;

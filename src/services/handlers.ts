@@ -38,7 +38,7 @@ export function createHandlers({ replica, channels, introductions, notices, even
     async changes({ sender, receiver, generation = 0, start, end, more, records }) {
       await senderIsKnown(sender);
       try {
-        const { applied, skipped, conflicts, differing } = await applyRecords(replica, sender, records, { receiver, start, end, more }, generation);
+        const { applied, skipped, conflicts, differing } = await applyRecords(replica, sender, records, { receiver, start, end, more }, { incarnation: receiver, generation });
         notices.conflicts(conflicts);
         events.applied(sender.name, applied);
         if (applied > 0) notices.changed();

@@ -161,7 +161,7 @@ export function createLink({ replica, client, introductions, keeper, notices, on
     );
     let detected: readonly ConflictRef[] = [];
     if (answer.records.length > 0) {
-      const { applied, conflicts } = await applyRecords(replica, peer, answer.records, null, generation);
+      const { applied, conflicts } = await applyRecords(replica, peer, answer.records, null, { incarnation, generation });
       notices.conflicts(conflicts);
       if (applied > 0) notices.changed();
       onApplied?.(applied);

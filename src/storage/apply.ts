@@ -44,8 +44,8 @@ export interface Applied {
  * @param sender - The peer and its incarnation.
  * @param checkpoint - `start` must be the checkpoint stored, or the batch is refused: then one before it was lost. `receiver` must be the present incarnation: what this replica
  *   once sent was withheld from the batch, and may be lost since. `end` is stored with the changes. `more`: batches follow that may settle what collides now. Null for what a peer reports beside its feed.
- * @param generation - How often this replica had forgotten records when the peer was asked: what was forgotten since must not come back. Where it has, a batch is refused, and of a report nothing is
- *   taken: the peer's own feed brings the same. Null where nothing was asked.
+ * @param asked - This replica when the peer was asked: its incarnation, and how often it had forgotten records. What was forgotten since must not come back, and a database that was put back counts
+ *   anew. Where it is another, a batch is refused, and of a report nothing is taken: the peer's own feed brings the same. Null where nothing was asked.
  * @throws BatchError
  */
 export async function applyRecords(
@@ -53,13 +53,13 @@ export async function applyRecords(
   sender: { readonly name: string; readonly incarnation: string },
   records: readonly WireRecord[],
   checkpoint: { readonly receiver: string; readonly start: Checkpoint | null; readonly end: Checkpoint; readonly more: boolean } | null,
-  generation: number | null = null,
+  asked: { readonly incarnation: string; readonly generation: number } | null = null,
 ): Promise<Applied> {
   for (const [model, key] of records) checkModel(replica, model, key);
   const peerId = `${sender.name}.${sender.incarnation}`;
   return replica.db.transaction(async (tx) => {
     const { clock, incarnation, aside } = await beginChange(tx);
-    const passed = generation !== null && (await readGeneration(tx)) !== generation;
+    const passed = asked !== null && (asked.incarnation !== incarnation || (await readGeneration(tx)) !== asked.generation);
     if (passed && !checkpoint) return { applied: 0, skipped: records.length, conflicts: NO_CHANGES, differing: [] };
     if (checkpoint) {
       const { taken } = await readPeer(tx, sender.name);

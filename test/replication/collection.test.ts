@@ -115,6 +115,22 @@ describe('histories', () => {
     expect(world.row('a')).toBeNull();
   });
 
+  it('an answer to a history that was lost is not taken, though as much was forgotten since the restore as before it', () => {
+    const world = holding(2);
+    const backup = world.backup('a');
+    world.write('b', { f1: 'x' }, 's');
+    world.write('a', { f1: 'y' }, 's');
+    const [batch] = world.prepare('a', 'b');
+    const answer = batch ? world.deliver(batch) : null;
+    expect(answer?.records.length).toBe(1);
+    world.restore('a', backup);
+    if (answer) world.take(answer);
+    expect(world.state('a', 's')).toEqual([]);
+    // b's own feed brings the same.
+    settle(world);
+    expect(isConflict(world.state('a', 's'))).toBe(true);
+  });
+
   it('gc-with-unseen-concurrent-edit', () => {
     const world = holding(3, 'chain');
     world.write('a', null);
@@ -181,6 +197,27 @@ describe('histories', () => {
     world.write('a', { f1: 'anew' });
     spread(world);
     expect(values(world)).toEqual(['anew,', 'x,0']);
+  });
+
+  it('a deletion that nobody has confirmed holds against who was restored to before it', () => {
+    const world = holding(2);
+    const before = world.backup('b');
+    world.write('b', { f1: 'kept' }, 's');
+    world.write('a', null);
+    spread(world);
+    const after = world.backup('a');
+    // Something for a to know of, so that the backup is older than what b relies on.
+    world.write('b', { f1: 'more' }, 's');
+    spread(world);
+    world.restore('a', after);
+    world.collect('b');
+    // a begins anew, and sets the deletion aside; then b, which has dropped it, goes back to before it.
+    world.sync('a', 'b');
+    world.restore('b', before);
+    spread(world);
+    for (const name of ['a', 'b']) expect(world.row(name)).toBeNull();
+    collectAll(world);
+    expect(divergence(world)).toBeNull();
   });
 
   it('the table of who was restored across a collection is not emptied by a newcomer that has nothing', () => {

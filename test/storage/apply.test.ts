@@ -49,6 +49,13 @@ describe('a batch', () => {
     expect((await readPeer(a.replica.db, 'p')).taken).toMatchObject(at(1));
   });
 
+  it('that answers what an earlier incarnation of this replica asked is not taken', async () => {
+    const report = (incarnation: string): Promise<Applied> => applyRecords(a.replica, PEER, [record('x', version(5, 'p'))], null, { incarnation, generation: 0 });
+    expect(await report('elsewhen')).toMatchObject({ applied: 0, skipped: 1 });
+    expect(await count('things')).toBe(0);
+    expect(await report(receiver)).toMatchObject({ applied: 1, skipped: 0 });
+  });
+
   it('that comes from two sides at once is taken from one', async () => {
     const tries = await Promise.allSettled(Array.from({ length: 5 }, () => apply([record('x', version(5, 'p'))], null, at(1))));
     expect(tries.map(({ status }) => status).toSorted()).toEqual(['fulfilled', ...Array.from({ length: 4 }, () => 'rejected')]);

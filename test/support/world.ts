@@ -177,9 +177,10 @@ export function createWorld(setup: Readonly<Record<string, Policy>>, options: Wo
   function take({ batch, records }: Answer): void {
     const sender = find(nameOf(batch.sender));
     // What was reported to a history, or before records were forgotten, the peer's own feed brings as well.
+    if (idOf(sender) !== batch.sender) return;
     if (sender.database.knowing.generation === batch.generations[0]) takeOver(sender, batch.receiver, records);
     const [name, taker] = batch.receiver.split('.') as [string, string];
-    if (idOf(sender) === batch.sender) sender.database.known.set(name, { ...batch.end, taker });
+    sender.database.known.set(name, { ...batch.end, taker });
   }
 
   return {
