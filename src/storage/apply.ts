@@ -10,6 +10,7 @@ import { readPeer, storeTaken } from './checkpoints.ts';
 import { bothChanges, NO_CHANGES, type ConflictChanges } from './conflicts.ts';
 import { sqlState, type Transaction } from './database.ts';
 import { readGeneration } from './knowledge.ts';
+import { takeNewcomers } from './newcomers.ts';
 import { originOf, readLocked, viewOf } from './records.ts';
 import { beginChange, passKeys, type Replica } from './replica.ts';
 import { confirm, readUnconfirmed, type Confirmed } from './reseed.ts';
@@ -73,9 +74,16 @@ export async function applyRecords(
       await checkKeys(tx, table, [...states.keys()]);
       incoming.set(table, states);
     }
-    const names = [...incoming].flatMap(([{ name }, states]) => [...states.keys()].map((key): RecordName => [name, key]));
     const report = createReport();
     let applied = 0;
+    if (!aside) {
+      for (const [table, states] of incoming) {
+        const taken = await takeNewcomers(tx, table, states, peerId, clock);
+        applied += taken.size;
+        for (const key of taken) states.delete(key);
+      }
+    }
+    const names = [...incoming].flatMap(([{ name }, states]) => [...states.keys()].map((key): RecordName => [name, key]));
     let conflicts = NO_CHANGES;
     let parts = 0;
     const write = async (changes: readonly Change[], last: boolean): Promise<void> => {

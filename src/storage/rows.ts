@@ -13,7 +13,7 @@ import type { Replica } from './replica.ts';
 import { matchesKey, type ModelTable } from './tables.ts';
 
 /** What could be written, but not as it is meant: a foreign key would take a child along in silence, a trigger changes the values, a text is not as the type writes it. */
-class RowError extends Error {}
+export class RowError extends Error {}
 
 /** A table refuses a value that another of its rows has: who holds it has to be found out. Nothing was written. */
 export class ClashError extends Error {
@@ -284,6 +284,16 @@ async function writeExactly(tx: Transaction, writes: readonly Write[]): Promise<
   }
 }
 
+/**
+ * Makes rows where there are none.
+ * @throws RowError, or the database's error; what was made is to be taken back then.
+ */
+export async function insertRows(tx: Transaction, table: ModelTable, rows: readonly { readonly key: string; readonly fields: Fields | null }[]): Promise<void> {
+  const write = insertOf(table, []);
+  const [found] = await tx.query(exactly([write]), [JSON.stringify(rows.map(({ key, fields }) => encodeFields(table, key, fields)))]);
+  if (found) throw new RowError(changedBy(table, found[1] as string));
+}
+
 /** One statement for these writes, each of the rows of its parameter; it returns the write and key of a row that is not as it was meant. */
 function exactly(writes: readonly Write[]): string {
   const parts = writes.map(({ table, statement }, n) => {
@@ -307,7 +317,13 @@ function recordset(table: ModelTable, parameter: number): string {
 }
 
 function encodeRow({ before: { table, key }, fields }: Goal): Record<string, string | null> {
-  return { key, ...Object.fromEntries(table.columns.map(({ field }, i) => [`c${i}`, fields?.[field.name] ?? null])) };
+  return encodeFields(table, key, fields);
+}
+
+function encodeFields({ columns }: ModelTable, key: string, fields: Fields | null): Record<string, string | null> {
+  const row: Record<string, string | null> = { key };
+  for (const [i, { field }] of columns.entries()) row[`c${i}`] = fields?.[field.name] ?? null;
+  return row;
 }
 
 function reason(error: unknown): string {

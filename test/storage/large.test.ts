@@ -56,7 +56,7 @@ describe('records of two megabytes each', () => {
     await expectSame(replicas);
     // Two sides and a row of a record, and a page of the log of four times a batch.
     for (const { largest } of seen) expect(largest / MIB).toBeLessThan(40);
-  });
+  }, 240_000);
 
   it('that are deleted by a small batch are not all read at once', async () => {
     replicas = await openReplicas('ab');
@@ -69,7 +69,7 @@ describe('records of two megabytes each', () => {
     expect(await replicas.at('a').sql('SELECT FROM things')).toEqual([]);
     expect(seen.largest / MIB).toBeLessThan(12);
     await expectSame(replicas);
-  });
+  }, 240_000);
 });
 
 describe('a record that no message can hold', () => {
@@ -84,5 +84,5 @@ describe('a record that no message can hold', () => {
     await a.sql(`UPDATE things SET f1 = 'z' WHERE id = 'huge'`);
     await replicas.rest();
     await expectSame(replicas);
-  });
+  }, 240_000);
 });

@@ -1,0 +1,78 @@
+/**
+ * Taking over records of which nothing is known here: what a replica that is empty, or that catches up, gets most of.
+ *
+ * They need nothing of what is asked of others: there is no state to merge with, no row to lock, nothing captured, no conflict. What is not so plain (foreign keys, values that others
+ * claim, fields that have no column, a row that its table refuses) is left to the general way.
+ */
+import type { State } from '../replication/merge.ts';
+import type { ReplicaId, Version } from '../replication/version.ts';
+import { addToDigests, bucketOf, hashOf } from './digest.ts';
+import { RetryTransaction, sqlState, type Transaction } from './database.ts';
+import { encodeState } from './records.ts';
+import { insertRows, RowError } from './rows.ts';
+import { matchesKey, type ModelTable } from './tables.ts';
+
+/** Where there are fewer, asking which they are costs more than it saves. */
+const WORTH = 100;
+
+/**
+ * Takes over those of the incoming states of which nothing is known here.
+ *
+ * @param origin - Who sent exactly these states.
+ * @param clock - In microseconds.
+ * @returns Their keys; all others are left as they were.
+ */
+export async function takeNewcomers(tx: Transaction, table: ModelTable, incoming: ReadonlyMap<string, State>, origin: ReplicaId, clock: number): Promise<ReadonlySet<string>> {
+  if (incoming.size < WORTH || table.parents.length > 0 || table.children.length > 0) return new Set();
+  const plain = [...incoming].flatMap(([key, state]) => (isPlain(table, state) ? [key] : []));
+  const unknown = plain.length < WORTH ? [] : await unknownKeys(tx, table, plain);
+  const records = unknown.map((key) => ({ key, state: incoming.get(key) as State }));
+  if (records.length < WORTH || !(await showNew(tx, table, records))) return new Set();
+  const stored = records.map(({ key, state }) => ({ model: table.name, key, versions: encodeState(state, table), hash: hashOf(key, state), bucket: bucketOf(key), old: null }));
+  await tx.query(
+    `INSERT INTO replication.record (model, key, position, origin, versions, hash, bucket, changed_at)
+     SELECT $1, key, nextval('replication.position'), $2, versions::json, hash, bucket, $3
+       FROM unnest($4::text[], $5::text[], $6::bigint[], $7::smallint[]) AS x (key, versions, hash, bucket)`,
+    [table.name, origin, clock, stored.map(({ key }) => key), stored.map(({ versions }) => versions), stored.map(({ hash }) => hash), stored.map(({ bucket }) => bucket)],
+  );
+  await addToDigests(tx, stored);
+  return new Set(unknown);
+}
+
+/** One living version that has just the fields of the table. */
+function isPlain({ columns }: ModelTable, state: State): boolean {
+  const [version] = state as [Version];
+  const { fields } = version;
+  if (state.length !== 1 || fields === null) return false;
+  return Object.keys(fields).length === columns.length && columns.every(({ field }) => Object.hasOwn(fields, field.name));
+}
+
+/** Of these keys those that have no record, no row and no captured write here; none where another record may claim a unique value unseen. */
+async function unknownKeys(tx: Transaction, table: ModelTable, keys: readonly string[]): Promise<string[]> {
+  const rows = await tx.query(
+    `SELECT k.key FROM unnest($2::text[]) AS k (key)
+      WHERE NOT EXISTS (SELECT FROM replication.claim)
+        AND NOT EXISTS (SELECT FROM replication.record r WHERE r.model = $1 AND r.key = k.key OFFSET 0)
+        AND NOT EXISTS (SELECT FROM replication.log l WHERE l.model = $1 AND l.key = k.key OFFSET 0)
+        AND NOT EXISTS (SELECT FROM ${table.table} t WHERE ${matchesKey('t', table.keyColumn, 'k.key')} OFFSET 0)`,
+    [table.name, keys],
+  );
+  return rows.map(([key]) => key as string);
+}
+
+/** Makes the rows; false where the table refuses one, or makes something else of it. Nothing is made then. */
+async function showNew(tx: Transaction, table: ModelTable, records: readonly { readonly key: string; readonly state: State }[]): Promise<boolean> {
+  // What is checked late is checked now, when the rows can still be taken back.
+  await tx.query('SAVEPOINT newcomers; SET CONSTRAINTS ALL IMMEDIATE');
+  try {
+    await insertRows(tx, table, records.map(({ key, state: [version] }) => ({ key, fields: (version as Version).fields })));
+  } catch (error) {
+    if (!(error instanceof RowError) && !/^(22|23|P0001)/.test(sqlState(error) ?? '')) throw error;
+    await tx.query('ROLLBACK TO SAVEPOINT newcomers');
+    return false;
+  }
+  const [written] = await tx.query('SELECT key FROM replication.log WHERE model = $1 AND key = ANY ($2) LIMIT 1', [table.name, records.map(({ key }) => key)]);
+  if (written) throw new RetryTransaction(`a row with key ${written[0]} was created and deleted meanwhile`);
+  await tx.query('RELEASE SAVEPOINT newcomers');
+  return true;
+}
