@@ -121,11 +121,6 @@ export function stablePlace(
   return stable;
 }
 
-/** The later of two moments; a missing one is earlier than all. */
-export function laterFloor(a: Moment | undefined, b: Moment): Moment {
-  return a === undefined || isNewer(b, a) ? b : a;
-}
-
 /**
  * True where this replica was restored to before a moment of its own that others relied on when they dropped tombstones: it may hold what they have forgotten is deleted.
  *

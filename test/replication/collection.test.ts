@@ -3,8 +3,9 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
 import { isConflict } from '../../src/replication/conflict.ts';
-import { standing } from '../../src/replication/merge.ts';
+import { merge, standing, type State } from '../../src/replication/merge.ts';
 import type { Policy } from '../../src/replication/policy.ts';
+import { vectorText } from '../../src/replication/version.ts';
 import { KEY, type World } from '../support/world.ts';
 import { POLICIES } from './player.ts';
 import { divergence, links, misled, play, RUNS, settle, steps, syncAll, worldOf, type Topology } from './steps.ts';
@@ -299,6 +300,32 @@ describe('histories', () => {
     expect(world.row('b')).toBeNull();
   });
 
+  it('a deletion that waits to be shown holds its own dropping up: whoever writes to the row has not seen it', () => {
+    const world = holding(2);
+    world.block('a');
+    world.write('b', null);
+    spread(world);
+    expect(world.collect('b')).toBe(0);
+    world.write('a', { f1: 'unseen' });
+    spread(world);
+    expect([values(world, 'b'), isConflict(world.state('b'))]).toEqual([['deleted', 'unseen,0'], true]);
+  });
+
+  it('what was forgotten is not taken up again from who has not forgotten it yet', () => {
+    const world = holding(2);
+    world.write('b', null);
+    spread(world);
+    world.collect('b');
+    spread(world);
+    world.collect('b');
+    expect([isHeld(world, 'a'), isHeld(world, 'b')]).toEqual([true, false]);
+    // Its feed is taken from the start, and nothing of it is withheld.
+    world.replica('b').database.taken.delete('a');
+    world.restart('b');
+    world.sync('a', 'b');
+    expect(isHeld(world, 'b')).toBe(false);
+  });
+
   it('a replica that joins while tombstones are dropped gets nothing dead', () => {
     const world = holding(2);
     world.write('b', null);
@@ -314,6 +341,35 @@ describe('histories', () => {
 });
 
 describe('over random histories', () => {
+  it('merging is commutative, associative and idempotent with ghosts, and a ghost of what is held stays one', () => {
+    const text = (state: State): string => state.map(({ vector, collected }) => `${vectorText(vector)}${collected ?? ''}`).join();
+    fc.assert(
+      fc.property(steps({ collects: true, keys: 1 }, 60), fc.array(fc.nat(200), { minLength: 3, maxLength: 3 }), (history, picks) => {
+        const world = worldOf(['manual', 'latest', 'manual']);
+        spread(world);
+        world.write('a', { f1: '0' });
+        spread(world);
+        const reached = new Map<string, State>();
+        play(world, [...history, { do: 'delete', on: 0, key: 0 }, { do: 'rest' }], () => {
+          for (const { name } of world.replicas) reached.set(text(world.state(name)), world.state(name));
+        });
+        spread(world);
+        world.collect('a');
+        reached.set(text(world.state('a')), world.state('a'));
+        const states = [...reached.values()];
+        const [a, b, c] = picks.map((n) => states[n % states.length]) as [State, State, State];
+        expect(text(merge(a, b))).toBe(text(merge(b, a)));
+        expect(text(merge(merge(a, b), c))).toBe(text(merge(a, merge(b, c))));
+        expect(text(merge(merge(a, b), b))).toBe(text(merge(a, b)));
+        for (const ghost of a.filter(({ collected }) => collected)) {
+          const same = merge(a, b).find(({ vector }) => vectorText(vector) === vectorText(ghost.vector));
+          if (same) expect(same.collected).toBe(true);
+        }
+      }),
+      RUNS,
+    );
+  });
+
   const setups = fc.array(fc.constantFrom(...POLICIES), { minLength: 2, maxLength: 4 });
   const topologies = fc.constantFrom<Topology>('mesh', 'ring', 'chain', 'star');
 

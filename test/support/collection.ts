@@ -8,7 +8,7 @@ import {
   begunSince,
   counts,
   incorporated,
-  laterFloor,
+  isNewer,
   learn,
   sameKnowledge,
   type Hearsay,
@@ -233,4 +233,9 @@ function countHearsay({ name, database }: Replica): void {
     hearsay.delete(peer);
   }
   database.knowing = { ...knowing, rows, hearsay };
+}
+
+/** The later of two moments; a missing one is earlier than all. */
+function laterFloor(a: Moment | undefined, b: Moment): Moment {
+  return a === undefined || isNewer(b, a) ? b : a;
 }
