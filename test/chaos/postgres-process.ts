@@ -1,14 +1,11 @@
 /** One replica's PostgreSQL: a server process of its own over a folder of its own, that is killed, stopped, copied and put back. Its writes reach the disk, so that a kill loses none. */
-import { execFile } from 'node:child_process';
 import { readFileSync } from 'node:fs';
-import { chown, mkdir, rm, stat, writeFile } from 'node:fs/promises';
+import { rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { promisify } from 'node:util';
-
-import pg from 'pg';
 
 import { clusterUrl, halt, launch, makeCluster, openHome, readPostmaster } from '../../src/storage/embedded-server.ts';
+import { copyFolder, takeBaseBackup } from '../support/server-copies.ts';
 import { onEnd, send } from './children.ts';
 
 export interface PostgresProcess {
@@ -26,7 +23,6 @@ export interface PostgresProcess {
   stop(): Promise<void>;
 }
 
-const run = promisify(execFile);
 const SETTINGS = { shared_buffers: '24MB', max_connections: '80', max_wal_size: '128MB', autovacuum_naptime: '20s', log_min_messages: 'warning' };
 /** How long a killed server's memory may stay claimed, and recovery may take. */
 const PATIENCE_MS = 120_000;
@@ -78,31 +74,13 @@ export async function createPostgres(folder: string, name: string, port: number)
     },
     async backUp() {
       const draft = `${backup}.new`;
-      await rm(draft, { recursive: true, force: true });
-      const client = new pg.Client({ connectionString: url });
-      client.on('error', () => {});
-      await client.connect();
-      try {
-        await client.query(`SELECT pg_backup_start('chaos', true)`);
-        await copy(cluster, draft);
-        const { rows } = await client.query<{ labelfile: string }>('SELECT labelfile FROM pg_backup_stop(false)');
-        // What was written while it was copied is in the log until here.
-        await rm(join(draft, 'pg_wal'), { recursive: true, force: true });
-        await copy(join(cluster, 'pg_wal'), join(draft, 'pg_wal'));
-        const label = join(draft, 'backup_label');
-      await writeFile(label, rows[0]?.labelfile ?? '');
-      const { uid, gid } = await stat(draft);
-      await chown(label, uid, gid);
-      } finally {
-        await client.end();
-      }
-      await rm(join(draft, 'postmaster.pid'), { force: true });
+      await takeBaseBackup(url, cluster, draft);
       await rm(backup, { recursive: true, force: true });
-      await run('mv', [draft, backup]);
+      await rename(draft, backup);
     },
     async restore() {
       await rm(cluster, { recursive: true, force: true });
-      await copy(backup, cluster);
+      await copyFolder(backup, cluster);
     },
     async stop() {
       for (const pid of stopped) send(pid, 'SIGCONT');
@@ -111,15 +89,6 @@ export async function createPostgres(folder: string, name: string, port: number)
       forget();
     },
   };
-}
-
-/** With owners and modes. Files that go while they are copied are no fault: the log has them. */
-async function copy(from: string, to: string): Promise<void> {
-  await mkdir(to, { recursive: true, mode: 0o700 });
-  await run('cp', ['-a', `${from}/.`, to]).catch((error: Error & { stderr?: string }) => {
-    const lines = (error.stderr ?? error.message).trim().split('\n');
-    if (!lines.every((line) => line.includes('No such file or directory'))) throw error;
-  });
 }
 
 /** A process and its children. */

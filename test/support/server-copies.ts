@@ -41,19 +41,7 @@ export async function createServerCopies(): Promise<ServerCopies> {
   const url = (): string => addresses.get(serving) as string;
   const addresses = new Map([[primary, await clusterUrl(primary.cluster, port)]]);
 
-  async function copyTo(target: string): Promise<void> {
-    await rm(target, { recursive: true, force: true });
-    await withClient(url(), async (client) => {
-      await client.query(`SELECT pg_backup_start('test', true)`);
-      await copy(serving.cluster, target);
-      const { rows } = await client.query<{ labelfile: string }>('SELECT labelfile FROM pg_backup_stop(false)');
-      // What was written while it was copied is in the log until here.
-      await rm(join(target, 'pg_wal'), { recursive: true, force: true });
-      await copy(join(serving.cluster, 'pg_wal'), join(target, 'pg_wal'));
-      await put(join(target, 'backup_label'), rows[0]?.labelfile ?? '');
-    });
-    await rm(join(target, 'postmaster.pid'), { force: true });
-  }
+  const copyTo = (target: string): Promise<void> => takeBaseBackup(url(), serving.cluster, target);
 
   return {
     url,
@@ -61,7 +49,7 @@ export async function createServerCopies(): Promise<ServerCopies> {
     async restore() {
       await halt(serving.cluster);
       await rm(serving.cluster, { recursive: true, force: true });
-      await copy(backup, serving.cluster);
+      await copyFolder(backup, serving.cluster);
       await start(serving, servingPort);
       return url();
     },
@@ -101,6 +89,8 @@ async function start(home: ServerHome, port: number, settings: Readonly<Record<s
 
 async function withClient<T>(url: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
   const client = new pg.Client({ connectionString: url });
+  // A server that is killed breaks the query under way; the test tells of it.
+  client.on('error', () => {});
   await client.connect();
   try {
     return await work(client);
@@ -109,8 +99,23 @@ async function withClient<T>(url: string, work: (client: pg.Client) => Promise<T
   }
 }
 
+/** Copies the folder of a running server, as pg_basebackup does. */
+export async function takeBaseBackup(url: string, cluster: string, target: string): Promise<void> {
+  await rm(target, { recursive: true, force: true });
+  await withClient(url, async (client) => {
+    await client.query(`SELECT pg_backup_start('test', true)`);
+    await copyFolder(cluster, target);
+    const { rows } = await client.query<{ labelfile: string }>('SELECT labelfile FROM pg_backup_stop(false)');
+    // What was written while it was copied is in the log until here.
+    await rm(join(target, 'pg_wal'), { recursive: true, force: true });
+    await copyFolder(join(cluster, 'pg_wal'), join(target, 'pg_wal'));
+    await put(join(target, 'backup_label'), rows[0]?.labelfile ?? '');
+  });
+  await rm(join(target, 'postmaster.pid'), { force: true });
+}
+
 /** With owners and modes. Files that go while they are copied are no fault: the log has them. */
-async function copy(from: string, to: string): Promise<void> {
+export async function copyFolder(from: string, to: string): Promise<void> {
   await run('cp', ['-aT', from, to]).catch((error: Error & { stderr?: string }) => {
     const lines = (error.stderr ?? error.message).trim().split('\n');
     if (!lines.every((line) => line.includes('No such file or directory'))) throw error;
