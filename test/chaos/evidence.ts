@@ -2,7 +2,7 @@
 import type pg from 'pg';
 
 import type { Capture, LogEntry, RecordState } from './checker.ts';
-import type { Values } from './values.ts';
+import { tokensOf, type Values } from './values.ts';
 
 /**
  * Has each local write noted beside by a trigger of ours, in its own transaction: the note is there exactly if the write was committed, and tells what it overwrote, also where its client
@@ -52,6 +52,11 @@ export async function readStates(client: pg.Client): Promise<RecordState[]> {
     row,
     waiting: waiting !== null,
   }));
+}
+
+/** The tokens in the sides of these states. */
+export function tokensIn(states: readonly RecordState[]): Set<string> {
+  return new Set(states.flatMap(({ sides }) => sides.flatMap((values) => (values === null ? [] : tokensOf(values)))));
 }
 
 export async function readLog(client: pg.Client): Promise<LogEntry[]> {

@@ -58,6 +58,14 @@ export function startSyncer(sites: readonly Site[], edges: readonly (readonly [s
   });
 }
 
+/** One that is given up before it is open tells of an error, which would end the run where nobody listens. */
+class PatientSocket extends WebSocket {
+  constructor(...options: ConstructorParameters<typeof WebSocket>) {
+    super(...options);
+    this.on('error', () => {});
+  }
+}
+
 /** Listens to one gateway's conflicts, and again after each break, from where it had come. What was there before it first listened is not for it to hear. */
 export function startSubscriber(site: Site, gateway: Gateway): Subscriber {
   const ids: number[] = [];
@@ -65,7 +73,7 @@ export function startSubscriber(site: Site, gateway: Gateway): Subscriber {
   const closing = new AbortController();
 
   async function listen(): Promise<void> {
-    const client = createClient({ url: `${gateway.url.replace('http', 'ws')}/graphql`, webSocketImpl: WebSocket, retryAttempts: 0, keepAlive: 2_000 });
+    const client = createClient({ url: `${gateway.url.replace('http', 'ws')}/graphql`, webSocketImpl: PatientSocket, retryAttempts: 0, keepAlive: 2_000 });
     const { data: newest } = await site.graphql<{ conflicts: { id: string }[] }>('{ conflicts(first: 1) { id } }');
     from ??= newest?.conflicts[0] === undefined ? null : Number(newest.conflicts[0].id);
     const after = ids.at(-1) ?? from;

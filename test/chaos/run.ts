@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 
 import { freePort } from '../support/processes.ts';
 import { check, type Violation } from './checker.ts';
-import { NOTES_SQL, readLog, readNotes, readStates } from './evidence.ts';
+import { NOTES_SQL, readLog, readNotes, readStates, tokensIn } from './evidence.ts';
 import { startFaults, type FaultKind } from './faults.ts';
 import type { Gateway } from './gateway.ts';
 import { createHistory, type History } from './history.ts';
@@ -151,27 +151,39 @@ async function play(options: RunOptions, plan: Plan, folder: string, history: Hi
     }
   };
 
-  /** Puts a replica's database back to its last backup. What nobody else has of it may be gone, and nothing else. */
-  async function restore(site: Site): Promise<void> {
+  /** One at a time: what one of two may take with it depends on what the other still has. */
+  let restoring: Promise<void> = Promise.resolve();
+  const restore = (site: Site): Promise<void> => {
+    const turn = restoring.then(() => restoreNow(site));
+    restoring = turn.catch(() => {});
+    return turn;
+  };
+
+  /** Puts a replica's database back to its last backup. What nobody else has of all that it held may be gone, whoever wrote it, and nothing else. */
+  async function restoreNow(site: Site): Promise<void> {
     await load?.pause(site);
     await site.shut();
     await listen();
     await notes(site);
     history.formerLogs.push(...(await site.session(readLog)));
+    const held = tokensIn(await site.session(readStates));
     const elsewhere = new Set<string>();
+    const deadElsewhere = new Set<string>();
     for (const other of sites.filter((each) => each !== site)) {
       const states = await other.session(readStates).catch(() => []);
-      for (const { sides } of states) for (const values of sides) if (values) for (const token of tokensOf(values)) elsewhere.add(token);
+      for (const token of tokensIn(states)) elsewhere.add(token);
+      for (const { key, sides } of states) if (sides.includes(null)) deadElsewhere.add(key);
     }
     await site.postgres.kill();
     await site.postgres.restore();
     await site.postgres.start();
     const kept = await site.session((client) => readNotes(client, site.name, 0));
-    const still = new Set(kept.flatMap(({ after }) => (after ? tokensOf(after) : [])));
+    const restored = await site.session(readStates);
+    const still = new Set([...tokensIn(restored), ...kept.flatMap(({ after }) => (after ? tokensOf(after) : []))]);
     for (const { replica, key, after } of history.captures) {
-      if (replica !== site.name) continue;
-      if (after === null) history.forgivenDeletions.add(key);
-      else for (const token of tokensOf(after)) if (!still.has(token) && !elsewhere.has(token)) history.forgiven.add(token);
+      if (after === null) {
+        if (replica === site.name || !deadElsewhere.has(key)) history.forgivenDeletions.add(key);
+      } else for (const token of tokensOf(after)) if ((replica === site.name || held.has(token)) && !still.has(token) && !elsewhere.has(token)) history.forgiven.add(token);
     }
     notesRead.set(site, kept.at(-1)?.id ?? 0);
     // Who writes by SQL may be back before the gateways are, and before any peer has given back what was lost.
