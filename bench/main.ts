@@ -55,7 +55,6 @@ async function main(): Promise<void> {
     const bench: Bench = {
       root,
       folder,
-      sites: [a, b],
       say: (text) => say(`  ${text}`),
       async withDatabases(work) {
         const name = `bench_${++databases}`;

@@ -1,14 +1,11 @@
 /** What a measure is: something that is done by several subjects in turn, in one run, on the same servers. */
-import type { Site } from './site.ts';
 
 export interface Bench {
   /** The project's folder. */
   readonly root: string;
   /** For files of this run alone. */
   readonly folder: string;
-  /** The two servers: each subject that has two databases has one on each. */
-  readonly sites: readonly [Site, Site];
-  /** Two databases, one a site, dropped when `work` is done. */
+  /** Two databases on a server each, the same servers for all subjects, dropped when `work` is done. */
   withDatabases<T>(work: (a: string, b: string) => Promise<T>): Promise<T>;
   /** Told what is being done. */
   say(text: string): void;

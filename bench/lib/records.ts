@@ -1,12 +1,12 @@
 /** The records that everybody is measured with. */
-import { withClient } from './site.ts';
+import { withSession } from '../../src/storage/database.ts';
 
 export const TABLE = `CREATE TABLE users (
   id serial PRIMARY KEY, nom text NOT NULL, email text NOT NULL UNIQUE, telephone text, created_at timestamptz(3) NOT NULL DEFAULT CURRENT_TIMESTAMP)`;
 
 /** Makes records `from` to `to`, each in a transaction of its own. Making them is not measured, so that nobody waits for the disk here. */
 export async function fill(url: string, from: number, to: number): Promise<void> {
-  await withClient(url, async (client) => {
+  await withSession(url, async (client) => {
     await client.query('SET synchronous_commit = off');
     await client.query(
       `DO $$ BEGIN
@@ -21,7 +21,7 @@ export async function fill(url: string, from: number, to: number): Promise<void>
 
 /** Sets a field of the first `count` records, each in a transaction of its own. */
 export async function touch(url: string, field: 'nom' | 'telephone', value: string, count: number): Promise<void> {
-  await withClient(url, async (client) => {
+  await withSession(url, async (client) => {
     await client.query('SET synchronous_commit = off');
     await client.query(
       `DO $$ BEGIN
@@ -36,12 +36,12 @@ export async function touch(url: string, field: 'nom' | 'telephone', value: stri
 
 /** All rows of the table as one text: equal tables have equal ones. */
 export async function contents(url: string): Promise<string> {
-  return withClient(url, async (client) => {
+  return withSession(url, async (client) => {
     const { rows } = await client.query<{ text: string }>(`SELECT md5(string_agg(u::text, '|' ORDER BY id)) || ' ' || count(*) AS text FROM users u`);
     return rows[0]?.text ?? '';
   });
 }
 
 export async function countRows(url: string, where = 'true'): Promise<number> {
-  return withClient(url, async (client) => Number((await client.query<{ count: string }>(`SELECT count(*) FROM users WHERE ${where}`)).rows[0]?.count));
+  return withSession(url, async (client) => Number((await client.query<{ count: string }>(`SELECT count(*) FROM users WHERE ${where}`)).rows[0]?.count));
 }

@@ -26,12 +26,11 @@ export interface BenchReplicaOptions {
   readonly databaseUrl: string;
   readonly peers: Readonly<Record<string, number>>;
   readonly env?: Readonly<Record<string, string>>;
-  readonly nodeOptions?: readonly string[];
 }
 
-export async function startReplica({ root, folder, name, port, databaseUrl, peers, env = {}, nodeOptions = [] }: BenchReplicaOptions): Promise<BenchReplica> {
+export async function startReplica({ root, folder, name, port, databaseUrl, peers, env = {} }: BenchReplicaOptions): Promise<BenchReplica> {
   const url = `http://127.0.0.1:${port}`;
-  const child = spawn(process.execPath, [...nodeOptions, '--import', 'tsx', 'src/cli.ts', 'replica'], {
+  const child = spawn(process.execPath, ['--import', 'tsx', 'src/cli.ts', 'replica'], {
     cwd: root,
     env: {
       PATH: process.env['PATH'] ?? '',
@@ -81,7 +80,7 @@ export async function startReplica({ root, folder, name, port, databaseUrl, peer
 }
 
 /** MiB of a process, as Linux counts them. */
-export function memoryOf(pid: number): { readonly now: number; readonly peak: number } {
+function memoryOf(pid: number): { readonly now: number; readonly peak: number } {
   const status = readFileSync(`/proc/${pid}/status`, 'utf8');
   const of = (field: string): number => Number(new RegExp(`${field}:\\s+(\\d+)`).exec(status)?.[1] ?? Number.NaN) / 1024;
   return { now: of('VmRSS'), peak: of('VmHWM') };

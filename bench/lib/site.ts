@@ -1,10 +1,8 @@
 /** A PostgreSQL 18 server of a run's own, with the same settings for everyone who is measured on it; each measure takes databases of its own there. */
-import pg from 'pg';
-
+import { withSession } from '../../src/storage/database.ts';
 import { openEmbedded } from '../../src/storage/embedded.ts';
 
 export interface Site {
-  readonly name: string;
   /** Makes an empty database and tells its address. */
   createDatabase(name: string): Promise<string>;
   dropDatabase(name: string): Promise<void>;
@@ -29,9 +27,8 @@ const SETTINGS = {
 
 export async function openSite(folder: string, name: string): Promise<Site> {
   const server = await openEmbedded({ dataDir: folder, name, settings: SETTINGS });
-  const admin = async (statement: string): Promise<void> => withClient(server.url, async (client) => void (await client.query(statement)));
+  const admin = async (statement: string): Promise<void> => withSession(server.url, async (client) => void (await client.query(statement)));
   return {
-    name,
     async createDatabase(database) {
       await admin(`CREATE DATABASE ${database} TEMPLATE template0`);
       const url = new URL(server.url);
@@ -41,15 +38,4 @@ export async function openSite(folder: string, name: string): Promise<Site> {
     dropDatabase: (database) => admin(`DROP DATABASE IF EXISTS ${database} WITH (FORCE)`),
     close: server.close,
   };
-}
-
-/** Runs `work` over a connection of its own. */
-export async function withClient<T>(url: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
-  const client = new pg.Client({ connectionString: url });
-  await client.connect();
-  try {
-    return await work(client);
-  } finally {
-    await client.end();
-  }
 }

@@ -3,7 +3,7 @@ import { makeTable, subscribe, unsubscribe, until } from '../lib/logical.ts';
 import { US, type Bench, type Measure, type Sample } from '../lib/measure.ts';
 import { timedSync, withPair, type Pair } from '../lib/pair.ts';
 import { contents, countRows, fill, touch } from '../lib/records.ts';
-import { withClient } from '../lib/site.ts';
+import { withSession } from '../../src/storage/database.ts';
 
 const LOGICAL = 'PostgreSQL logical replication';
 const RATE = 'records a second';
@@ -37,7 +37,7 @@ async function ours(bench: Bench, records: number): Promise<Sample[]> {
     const { ms } = await timedSync(a, b);
     if ((await contents(a.databaseUrl)) !== (await contents(b.databaseUrl))) throw new Error(`${US}: the replicas differ`);
     const logged = async (url: string): Promise<number> =>
-      withClient(url, async (client) => Number((await client.query<{ count: string }>('SELECT count(*) FROM replication.conflict')).rows[0]?.count));
+      withSession(url, async (client) => Number((await client.query<{ count: string }>('SELECT count(*) FROM replication.conflict')).rows[0]?.count));
     return [
       { label: RATE, subject: US, value: records / (ms / 1000) },
       { label: KEPT, subject: US, value: Math.min(await countRows(a.databaseUrl, BOTH_KEPT), await countRows(b.databaseUrl, BOTH_KEPT)) },
@@ -64,8 +64,8 @@ async function theirs(bench: Bench, records: number): Promise<Sample[]> {
       const began = performance.now();
       await Promise.all([ab.enable(), ba.enable()]);
       await Promise.all([
-        withClient(b, (client) => until(client, `SELECT FROM users WHERE id = ${(records + 1) * 10 + 1}`)),
-        withClient(a, (client) => until(client, `SELECT FROM users WHERE id = ${(records + 2) * 10 + 1}`)),
+        withSession(b, (client) => until(client, `SELECT FROM users WHERE id = ${(records + 1) * 10 + 1}`)),
+        withSession(a, (client) => until(client, `SELECT FROM users WHERE id = ${(records + 2) * 10 + 1}`)),
       ]);
       const ms = performance.now() - began;
       return [

@@ -3,7 +3,7 @@ import { makeTable, subscribe, unsubscribe, until } from '../lib/logical.ts';
 import { US, type Bench, type Measure, type Sample } from '../lib/measure.ts';
 import { timedSync, withPair } from '../lib/pair.ts';
 import { contents, fill } from '../lib/records.ts';
-import { withClient } from '../lib/site.ts';
+import { withSession } from '../../src/storage/database.ts';
 
 const LOGICAL = 'PostgreSQL logical replication';
 
@@ -39,7 +39,7 @@ async function theirs(bench: Bench, records: number): Promise<Sample[]> {
       bench.say(`${LOGICAL}: making ${records} records`);
       await fill(a, 1, records);
       bench.say(`${LOGICAL}: streaming`);
-      const ms = await withClient(b, async (client) => {
+      const ms = await withSession(b, async (client) => {
         const began = performance.now();
         await enable();
         await until(client, `SELECT FROM users WHERE id = ${records * 10 + 1}`);

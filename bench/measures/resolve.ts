@@ -1,9 +1,8 @@
 /** Pending conflicts, resolved by one call, until both replicas have settled them. */
 import { US, type Measure } from '../lib/measure.ts';
-import { withPair } from '../lib/pair.ts';
+import { timedSync, withPair } from '../lib/pair.ts';
 import { contents } from '../lib/records.ts';
 import { opposed } from './conflicts.ts';
-import { timedSync } from '../lib/pair.ts';
 
 export function createResolve(records: number): Measure {
   return {

@@ -94,7 +94,7 @@ const replicaType = builder.objectRef<ReplicaStatus>('Replica').implement({
     }),
     reseeding: t.boolean({
       description:
-        'The database was restored to before deletions that others have forgotten, and no peer has sent all that it has since: what was here before the restore may be deleted.',
+        'The database was restored to before deletions that others have forgotten, and not every replica of the roster was heard of since: what was here before the restore, and is still shown, may be deleted.',
       resolve: (_status, _args, { services }) => services.asides.reseeding(),
     }),
     setAside: t.field({

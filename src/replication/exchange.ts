@@ -18,8 +18,7 @@ export interface Held {
  * @param aside - What the replica holds beside its state until a peer confirms it (see reseed.ts): a ghost of that is taken, so that its being forgotten here is relied on as elsewhere.
  */
 export function take(state: State, incoming: State, faults?: (mine: Version, theirs: Version) => void, aside: State = []): State {
-  const isOf = (ghost: Version) => (mine: Version): boolean => covers(ghost.vector, mine.vector);
-  const news = incoming.filter((version) => !version.collected || state.some(isOf(version)) || aside.some(isOf(version)));
+  const news = incoming.filter(({ collected, vector }) => !collected || [...state, ...aside].some((mine) => covers(vector, mine.vector)));
   return merge(state, news.length === incoming.length ? incoming : news, faults);
 }
 
@@ -48,7 +47,8 @@ export function receive(
 ): Received {
   // Another implementation may send its versions in any order, and one that another covers besides.
   const theirs = merge([], incoming);
-  const state = merge(take(held.state, theirs, faults, aside), aside.filter((version) => version.fields === null && theirs.some((other) => !other.collected && covers(version.vector, other.vector))));
+  const upheld = aside.filter(({ fields, vector }) => fields === null && theirs.some((other) => !other.collected && covers(vector, other.vector)));
+  const state = merge(take(held.state, theirs, faults, aside), upheld);
   const changed = state !== held.state && !sameState(state, held.state);
   const differs = !sameState(take(theirs, state), theirs);
   return { state, origin: differs ? (changed ? null : held.origin) : state.length === 0 ? null : sender, changed, differs };

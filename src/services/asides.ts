@@ -22,7 +22,7 @@ export interface SetAside {
 }
 
 export interface Asides {
-  /** True until a peer's feed was taken whole since the last such restore. */
+  /** True until every member of the roster was heard of since the last such restore. */
   reseeding(): Promise<boolean>;
   count(): Promise<number>;
   /** In order of model and key, behind the entry `after`. @throws ServiceError BAD_USER_INPUT. */
@@ -44,7 +44,7 @@ export function createAsides(replica: Replica, keeper: Pick<Keeper, 'wake'>): As
     const table = replica.tables.get(model);
     const found = table !== undefined && (await settleAside(replica, table, recordId, bringBack).catch((error: unknown) => {
       if (!(error instanceof RefusedError)) throw error;
-      throw new ServiceError(/unique|duplicate/.test(error.message) ? 'UNIQUE_VIOLATION' : 'BAD_USER_INPUT', `${model} ${recordId} cannot be brought back: ${error.message}. Change what stands in its way, or discard it.`);
+      throw new ServiceError(error.taken ? 'UNIQUE_VIOLATION' : 'BAD_USER_INPUT', `${model} ${recordId} cannot be brought back: ${error.message}.`);
     }));
     if (!found) throw new ServiceError('NOT_FOUND', `no record ${recordId} of ${model} is set aside: a peer has confirmed it since, or somebody has decided. replica { setAside } lists those that are.`);
     if (bringBack) keeper.wake();

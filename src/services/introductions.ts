@@ -33,10 +33,14 @@ export interface IntroductionEvents {
 
 /** Beyond this a clock is worth setting right. It changes nothing about what is detected. */
 const SKEW_LIMIT_SECONDS = 5;
+/** Below this a clock is where it was: each note is a write, and a handshake is to cost none. */
+const SAME_CLOCK_SECONDS = 0.1;
 
 export function createIntroductions(replica: Replica, events: IntroductionEvents): Introductions {
   /** Warnings are given when something comes to hold, not at every handshake. */
   const warned = new Set<string>();
+  /** By peer, the skew that was stored last. */
+  const noted = new Map<string, number>();
 
   function warnOnce(about: string, holds: boolean, message: string): void {
     if (!holds) warned.delete(about);
@@ -88,7 +92,10 @@ export function createIntroductions(replica: Replica, events: IntroductionEvents
       const [time] = await replica.db.query('SELECT replication.clock()');
       const skew = (peer.clock + delayMs * 1000 - Number(time?.[0])) / 1e6;
       events.skew(peer.name, skew);
-      await storeClockSkew(replica.db, peer.name, skew);
+      if (!(Math.abs((noted.get(peer.name) ?? Number.NaN) - skew) < SAME_CLOCK_SECONDS)) {
+        await storeClockSkew(replica.db, peer.name, skew);
+        noted.set(peer.name, skew);
+      }
       warnOnce(
         `clock ${peer.name}`,
         Math.abs(skew) > SKEW_LIMIT_SECONDS,

@@ -86,17 +86,9 @@ export async function storeConsistency(db: Pick<Transaction, 'query'>, name: str
   await db.query('UPDATE replication.peer SET consistency = $2 WHERE name = $1 AND consistency IS DISTINCT FROM $2', [name, ratio]);
 }
 
-/** Below this a clock is where it was: each note is a write. */
-const SAME_CLOCK_SECONDS = 0.1;
-
 /** Notes a peer's clock less this one's, in seconds. */
 export async function storeClockSkew(db: Pick<Transaction, 'query'>, name: string, seconds: number): Promise<void> {
-  await db.query(
-    `INSERT INTO replication.peer AS peer (name, clock_skew)
-     SELECT $1, $2::double precision WHERE NOT EXISTS (SELECT FROM replication.peer p WHERE p.name = $1 AND abs(p.clock_skew - $2::double precision) < $3)
-     ON CONFLICT (name) DO UPDATE SET clock_skew = excluded.clock_skew`,
-    [name, seconds, SAME_CLOCK_SECONDS],
-  );
+  await db.query('INSERT INTO replication.peer (name, clock_skew) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET clock_skew = excluded.clock_skew', [name, seconds]);
 }
 
 /** Gateways that start or change addresses at once do it in turns. */

@@ -5,6 +5,7 @@ import type { Fields } from '../replication/version.ts';
 import { sqlState, type Transaction } from './database.ts';
 import { decodeState } from './records.ts';
 import type { Replica } from './replica.ts';
+import { UNCONFIRMED } from './reseed.ts';
 import { BATCH_BYTES } from './sizes.ts';
 import { matchesKey, showFields, type ModelTable } from './tables.ts';
 
@@ -17,8 +18,16 @@ export interface AsideRecord {
   readonly since: number;
 }
 
-/** The table refuses the values: PostgreSQL's words. Nothing was changed. */
-export class RefusedError extends Error {}
+/** The values cannot be written now; the message says why, and what to do. Nothing was changed. */
+export class RefusedError extends Error {
+  /** Another record has one of its unique values. */
+  readonly taken: boolean;
+
+  constructor(message: string, taken: boolean) {
+    super(message);
+    this.taken = taken;
+  }
+}
 
 /** In order of model and key, behind `after`: at most `limit`, and about 8 MiB of them. */
 export async function readAside(replica: Replica, limit: number, after: readonly [model: string, key: string] | null): Promise<AsideRecord[]> {
@@ -37,7 +46,7 @@ export async function countAside(replica: Replica): Promise<number> {
   return Number(row?.[0]);
 }
 
-/** True until a peer's feed was taken whole since the last restore to before what others have forgotten. */
+/** True until every member of the roster was heard of since the last restore to before what others have forgotten. */
 export async function isReseeding(replica: Replica): Promise<boolean> {
   const [row] = await replica.db.query('SELECT reseeding FROM replication.collection');
   return row?.[0] === 't';
@@ -53,7 +62,11 @@ export async function settleAside(replica: Replica, table: ModelTable, key: stri
   return replica.db.transaction(async (tx) => {
     const [row] = await tx.query('DELETE FROM replication.aside WHERE model = $1 AND key = $2 RETURNING versions', [table.name, key]);
     if (row === undefined) return false;
-    if (bringBack) await writeRow(tx, table, key, latest(decodeState(row[0] as string, null)).fields);
+    if (!bringBack) return true;
+    // Its row is still shown: writing the same again would be no write, and the row leaves its table with the others.
+    const [shown] = await tx.query('SELECT FROM replication.record WHERE model = $1 AND key = $2 AND waiting = $3', [table.name, key, UNCONFIRMED]);
+    if (shown) throw new RefusedError('it may still come from a peer. Try again once replica { reseeding } is false: every replica of the roster has to be heard of, or struck', false);
+    await writeRow(tx, table, key, latest(decodeState(row[0] as string, null)).fields);
     return true;
   });
 }
@@ -77,6 +90,7 @@ async function writeRow(tx: Transaction, table: ModelTable, key: string, fields:
   } catch (error) {
     if (!/^(22|23|P0001)/.test(sqlState(error) ?? '')) throw error;
     const { message, detail } = error as { message: string; detail?: string };
-    throw new RefusedError((detail === undefined ? message : `${message}: ${detail}`).replace(/\.$/, ''));
+    const why = (detail === undefined ? message : `${message}: ${detail}`).replace(/\.$/, '');
+    throw new RefusedError(`${why}. Change what stands in its way, or discard it`, sqlState(error) === '23505');
   }
 }

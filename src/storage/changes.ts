@@ -8,8 +8,8 @@ import { sameFields, type Fields, type Version } from '../replication/version.ts
 import { asVersion } from '../replication/write.ts';
 import { logConflicts, NO_CHANGES, type ConflictChanges } from './conflicts.ts';
 import { addToDigests, bucketOf, hashOf } from './digest.ts';
-import { RetryTransaction, type Transaction } from './database.ts';
-import { encodeState, encodeVersion, meant, type SettledRecord } from './records.ts';
+import type { Transaction } from './database.ts';
+import { encodeState, encodeVersion, meant, refuseIfWrittenMeanwhile, type SettledRecord } from './records.ts';
 import type { Replica } from './replica.ts';
 import { tokensOf } from './families.ts';
 import { AGAIN, ClashError, materialise, type Shown, type Unshown } from './rows.ts';
@@ -52,7 +52,7 @@ export async function writeChanges(
 ): Promise<Written> {
   if (given.length === 0) return { conflicts: NO_CHANGES, waiting: new Map(), masked: new Map() };
   const { changes, verdicts, waiting } = await showAll(tx, replica, given);
-  await refuseIfWrittenMeanwhile(tx, changes);
+  await refuseIfWrittenMeanwhile(tx, changes.flatMap(({ before, view }) => (before.row === null && view.fields !== null ? [before] : [])));
   const records = changes.map((change) => {
     const { before, state } = change;
     const unshown = waiting.get(change);
@@ -99,20 +99,6 @@ export async function writeChanges(
     waiting: new Map([...waiting].map(([{ before }, why]) => [before, why])),
     masked: new Map(changes.flatMap((change) => (change.masked ? [[change.before, change.masked] as const] : []))),
   };
-}
-
-/**
- * A local writer may have created a key, and deleted it again, after the record was read and before its row was made: all is read again, with those writes. A row that was there was locked.
- */
-async function refuseIfWrittenMeanwhile(tx: Transaction, changes: readonly Change[]): Promise<void> {
-  const made = changes.filter(({ before, view }) => before.row === null && view.fields !== null);
-  if (made.length === 0) return;
-  const [found] = await tx.query(
-    `SELECT x.key FROM json_to_recordset($1) AS x (model text, key text)
-      CROSS JOIN LATERAL (SELECT FROM replication.log l WHERE l.model = x.model AND l.key = x.key AND l.ctid <> ALL ($2::tid[]) OFFSET 0) l LIMIT 1`,
-    [JSON.stringify(made.map(({ before: { table, key } }) => ({ model: table.name, key }))), made.flatMap(({ before }) => before.places)],
-  );
-  if (found) throw new RetryTransaction(`a row with key ${found[0]} was created and deleted meanwhile`);
 }
 
 /** Writes the rows. Whose a unique value is, is asked only where that is in question. */

@@ -13,14 +13,11 @@ import type { ConflictChanges } from './conflicts.ts';
 import type { Transaction } from './database.ts';
 import { lockRows, originOf, readRecords, settle, type SettledRecord } from './records.ts';
 import { beginChange, type Replica } from './replica.ts';
-import { bytesOf, fitting, type RecordName } from './sizes.ts';
+import { bytesOf, fitsMessage, fitting, type RecordName } from './sizes.ts';
 import { showFields, type ModelTable } from './tables.ts';
 
 /** Records that one transaction folds, and that one batch holds, at most. */
 export const BATCH_RECORDS = 5000;
-
-/** What of a state fits a message of 64 MiB, with what JSON adds to it. */
-const MESSAGE_BYTES = 48 * 1024 * 1024;
 
 export interface Batch {
   /** The place in the feed that the batch reaches. */
@@ -69,7 +66,7 @@ export async function readFeed(replica: Replica, after: number, peerId: string):
   const records: WireRecord[] = [];
   for (const record of found) {
     if (record.settled.length === 0 || isWithheld({ state: record.settled, origin: originOf(record) }, peerId)) continue;
-    if (bytesOf(record.settled) > MESSAGE_BYTES) {
+    if (!fitsMessage(record.settled)) {
       replica.report(
         `${record.table.name} ${record.key}: its ${record.settled.length} versions take ${Math.round(bytesOf(record.settled) / 2 ** 20)} MiB, more than a message holds. It is left out, and sent once a write or a resolution has made it smaller`,
       );

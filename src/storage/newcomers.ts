@@ -7,8 +7,8 @@
 import type { State } from '../replication/merge.ts';
 import type { ReplicaId, Version } from '../replication/version.ts';
 import { addToDigests, bucketOf, hashOf } from './digest.ts';
-import { RetryTransaction, sqlState, type Transaction } from './database.ts';
-import { encodeState } from './records.ts';
+import { sqlState, type Transaction } from './database.ts';
+import { encodeState, refuseIfWrittenMeanwhile } from './records.ts';
 import { insertRows, RowError } from './rows.ts';
 import { matchesKey, type ModelTable } from './tables.ts';
 
@@ -71,8 +71,7 @@ async function showNew(tx: Transaction, table: ModelTable, records: readonly { r
     await tx.query('ROLLBACK TO SAVEPOINT newcomers');
     return false;
   }
-  const [written] = await tx.query('SELECT key FROM replication.log WHERE model = $1 AND key = ANY ($2) LIMIT 1', [table.name, records.map(({ key }) => key)]);
-  if (written) throw new RetryTransaction(`a row with key ${written[0]} was created and deleted meanwhile`);
+  await refuseIfWrittenMeanwhile(tx, records.map(({ key }) => ({ table, key, places: [] })));
   await tx.query('RELEASE SAVEPOINT newcomers');
   return true;
 }

@@ -7,7 +7,7 @@ import { show, type View } from '../replication/policy.ts';
 import { unmasked, type Masked } from '../replication/unique.ts';
 import type { Fields, Vector, Version } from '../replication/version.ts';
 import { writeLocally, type LocalWrite } from '../replication/write.ts';
-import type { Transaction } from './database.ts';
+import { RetryTransaction, type Transaction } from './database.ts';
 import type { Replica } from './replica.ts';
 import { matchesKey, refreshTable, showFields, type ModelTable } from './tables.ts';
 
@@ -149,6 +149,21 @@ export async function readLocked(tx: Transaction, replica: Replica, table: Model
   if (keys.length === 0) return [];
   await lockRows(tx, table, keys);
   return (await readRecords(tx, table, keys)).map((record) => settle(record, replica));
+}
+
+/**
+ * A local writer may have created a key, and deleted it again, after its record was read and before its row was made: then all is read again, with those writes. A row that was there was locked.
+ *
+ * @param made - Records whose rows were made in this transaction, and the captured writes that were known of them.
+ */
+export async function refuseIfWrittenMeanwhile(tx: Transaction, made: readonly Pick<StoredRecord, 'table' | 'key' | 'places'>[]): Promise<void> {
+  if (made.length === 0) return;
+  const [found] = await tx.query(
+    `SELECT x.key FROM json_to_recordset($1) AS x (model text, key text)
+      CROSS JOIN LATERAL (SELECT FROM replication.log l WHERE l.model = x.model AND l.key = x.key AND l.ctid <> ALL ($2::tid[]) OFFSET 0) l LIMIT 1`,
+    [JSON.stringify(made.map(({ table, key }) => ({ model: table.name, key }))), made.flatMap(({ places }) => places)],
+  );
+  if (found) throw new RetryTransaction(`a row with key ${found[0]} was created and deleted meanwhile`);
 }
 
 /** A state with captured writes in it is no longer what a peer sent. */

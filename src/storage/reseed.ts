@@ -1,7 +1,7 @@
 /**
  * Taking everything anew: a replica whose database was restored to before what others have forgotten keeps what was written since, and sets the rest aside until a peer's feed confirms it.
  *
- * The rows stay as they are meanwhile, so that nobody finds an empty table; their records wait. What no peer has confirmed once the first one's feed was taken whole leaves the table, and is kept aside for people.
+ * The rows stay as they are meanwhile, so that nobody finds an empty table; their records wait. Once this replica has heard of every member of the roster anew, what no peer has confirmed leaves the table, and is kept aside for people.
  */
 import { largestStamp } from '../replication/clock.ts';
 import { begunSince } from '../replication/knowledge.ts';
@@ -19,7 +19,7 @@ import { beginChange, erasOf, type Replica } from './replica.ts';
 import { fitting, type RecordName } from './sizes.ts';
 
 /** Why a record waits that no peer has sent yet. */
-const UNCONFIRMED = 'it was here before this database was restored to before what others have forgotten since, and no peer has sent it yet. What none of them has is set aside (replica { setAside }).';
+export const UNCONFIRMED = 'it was here before this database was restored to before what others have forgotten since, and no peer has sent it yet. What none of them has is set aside (replica { setAside }).';
 
 /**
  * Sets aside what was there before the restore; nothing where this replica was not restored to before what others have forgotten.

@@ -30,6 +30,14 @@ export async function* portions(tx: Transaction, replica: Replica, wanted: reado
   }
 }
 
+/** What of a state fits a message of 64 MiB, with what JSON adds to it. */
+const MESSAGE_BYTES = 48 * 1024 * 1024;
+
+/** True where a message can hold a state. */
+export function fitsMessage(state: State): boolean {
+  return bytesOf(state) <= MESSAGE_BYTES;
+}
+
 /** About how many bytes of memory a state's values take. */
 export function bytesOf(state: State): number {
   let bytes = 0;

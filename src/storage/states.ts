@@ -9,7 +9,7 @@ import type { Transaction } from './database.ts';
 import { BUCKETS, bucketOf, hashOf } from './digest.ts';
 import { decodeState, readRecords, settle } from './records.ts';
 import { beginChange, readEras, type Replica } from './replica.ts';
-import { fitting, portions, type RecordName } from './sizes.ts';
+import { fitsMessage, fitting, portions, type RecordName } from './sizes.ts';
 import { matchesKey, type ModelTable } from './tables.ts';
 
 export type Bucket = readonly [model: string, bucket: number];
@@ -84,7 +84,8 @@ export async function readStates(replica: Replica, names: readonly RecordName[])
     for (const table of replica.tables.values()) {
       for (const found of await readRecords(tx, table, some.flatMap(([model, key]) => (model === table.name ? [key] : [])))) {
         const { settled } = settle(found, replica);
-        if (settled.length > 0) records.push([table.name, found.key, settled.map(toWire)]);
+        // What no message holds the feed tells of.
+        if (settled.length > 0 && fitsMessage(settled)) records.push([table.name, found.key, settled.map(toWire)]);
       }
     }
     return { count: some.length, records };

@@ -5,9 +5,9 @@ import type { Checkpoint } from '../../src/replication/exchange.ts';
 import type { WireRecord, WireVersion } from '../../src/replication/wire.ts';
 import { applyRecords, type Applied } from '../../src/storage/apply.ts';
 import { readPeer } from '../../src/storage/checkpoints.ts';
-import type { Transaction } from '../../src/storage/database.ts';
 import { fold, readFeed } from '../../src/storage/feed.ts';
 import { expectDigests, expectSame, statesOf, valuesOf } from '../support/compare.ts';
+import { interceptOnce } from '../support/intercept.ts';
 import { openReplicas, type Replicas, type TestReplica } from '../support/replicas.ts';
 import { PEOPLE } from '../support/schemas.ts';
 
@@ -217,26 +217,12 @@ describe('local writers meanwhile', () => {
   });
 
   it('may create the same key and delete it again, between the reading of the record and the making of its row: the deletion is a side', async () => {
-    const { db } = a.replica;
-    const { transaction } = db;
-    let between: (() => Promise<unknown>) | null = async () => {
-      between = null;
+    const between = interceptOnce(a.replica.db, 'INSERT INTO "public"."things"', async () => {
       await a.sql(`INSERT INTO things VALUES ('x', 'own', '0')`);
-      await a.sql(`DELETE FROM things`);
-    };
-    Object.assign(db, {
-      transaction: <T>(work: (tx: Transaction) => Promise<T>) =>
-        transaction((tx) =>
-          work({
-            async query(sql, values) {
-              if (sql.includes('INSERT INTO "public"."things"')) await between?.();
-              return tx.query(sql, values);
-            },
-          }),
-        ),
+      await a.sql('DELETE FROM things');
     });
     await apply([record('x', version(5, 'theirs'))], null, at(1));
-    expect(between).toBeNull();
+    expect(between.done).toBe(true);
     expect(await valuesOf(a, 'x')).toEqual(['deleted', 'theirs,0']);
   });
 

@@ -1,10 +1,11 @@
 /** Large values: whatever is read at once is bounded by bytes, on the way, in a conflict, in its resolution and in the log. */
 import { afterEach, describe, expect, it } from 'vitest';
 
-import type { Row, Transaction } from '../../src/storage/database.ts';
 import { listConflicts } from '../../src/storage/conflicts.ts';
 import { decide } from '../../src/storage/decide.ts';
+import { readStates } from '../../src/storage/states.ts';
 import { expectSame } from '../support/compare.ts';
+import { intercept } from '../support/intercept.ts';
 import { openReplicas, type Replicas } from '../support/replicas.ts';
 
 let replicas: Replicas;
@@ -14,21 +15,14 @@ const MIB = 2 ** 20;
 
 /** Notes the largest answer, in bytes, that a replica gets from its database. */
 function watch(name: string): { largest: number } {
-  const { db } = replicas.at(name).replica;
   const seen = { largest: 0 };
-  const measured = (query: Transaction['query']): Transaction['query'] => async (...args) => {
-    const rows = await query(...args);
-    seen.largest = Math.max(seen.largest, sizeOf(rows));
+  intercept(replicas.at(name).replica.db, async (_text, next) => {
+    const rows = await next();
+    const bytes = (rows ?? []).reduce((sum, row) => sum + row.reduce((all, value) => all + (value?.length ?? 0), 0), 0);
+    seen.largest = Math.max(seen.largest, bytes);
     return rows;
-  };
-  const { query, transaction } = db;
-  Object.assign(db, { query: measured(query), transaction: <T>(work: (tx: Transaction) => Promise<T>) => transaction((tx) => work({ query: measured(tx.query) })) });
+  });
   return seen;
-}
-
-/** Of several statements in one there are no rows. */
-function sizeOf(rows: readonly Row[] | undefined): number {
-  return (rows ?? []).reduce((sum, row) => sum + row.reduce((all, value) => all + (value?.length ?? 0), 0), 0);
 }
 
 describe('records of two megabytes each', () => {
@@ -80,6 +74,8 @@ describe('a record that no message can hold', () => {
     await a.sql(`INSERT INTO things VALUES ('small', 'y', '0')`);
     await replicas.sync('a', 'b');
     expect(await replicas.at('b').sql('SELECT id FROM things')).toEqual([{ id: 'small' }]);
+    // Nor does it break what mends differences.
+    expect(await readStates(a.replica, [['Thing', 'huge'], ['Thing', 'small']])).toMatchObject({ count: 1, records: [] });
     expect(a.problems.splice(0)).toEqual([expect.stringContaining('Thing huge: its 1 versions take 49 MiB')]);
     await a.sql(`UPDATE things SET f1 = 'z' WHERE id = 'huge'`);
     await replicas.rest();

@@ -1,8 +1,8 @@
 /** Many records at once of which a replica knows nothing: they are taken over as one by one, whatever is the matter with some of them. */
 import { afterEach, describe, expect, it } from 'vitest';
 
-import type { Transaction } from '../../src/storage/database.ts';
 import { expectSame, valuesOf } from '../support/compare.ts';
+import { intercept, interceptOnce } from '../support/intercept.ts';
 import { openReplicas, type Replicas } from '../support/replicas.ts';
 import { ACCOUNTS, FAMILY, PEOPLE, THINGS_WITH_F3, type Schema } from '../support/schemas.ts';
 
@@ -19,33 +19,17 @@ async function rest(): Promise<void> {
   await expectSame(replicas);
 }
 
-/** Counts the statements that `name` sends to its database, by whether they ask for a record's whole state. */
-function watch(name: string): { statements: number; states: number } {
-  const { db } = replicas.at(name).replica;
-  const seen = { statements: 0, states: 0 };
-  const { transaction } = db;
-  Object.assign(db, {
-    transaction: <T>(work: (tx: Transaction) => Promise<T>) =>
-      transaction((tx) =>
-        work({
-          query(text, values) {
-            seen.statements++;
-            if (text.includes('FROM here CROSS JOIN')) seen.states++;
-            return tx.query(text, values);
-          },
-        }),
-      ),
-  });
-  return seen;
-}
-
 describe('three hundred records', () => {
   it('come to an empty replica without a look at each', async () => {
     await open();
     await sql('a', `INSERT INTO things SELECT n, 'x' || n, NULL FROM generate_series(1, 300) n`);
-    const seen = watch('b');
+    let looks = 0;
+    intercept(replicas.at('b').replica.db, (text, next) => {
+      if (text.includes('LEFT JOIN LATERAL')) looks++;
+      return next();
+    });
     await replicas.sync('a', 'b');
-    expect([await count('b'), seen.states]).toEqual([300, 0]);
+    expect([await count('b'), looks]).toEqual([300, 0]);
     await rest();
   });
 
@@ -129,24 +113,11 @@ describe('three hundred records', () => {
 it('a key that is created and deleted here in between is no newcomer', async () => {
   await open();
   await sql('a', `INSERT INTO things SELECT n, 'x', '0' FROM generate_series(1, 300) n`);
-  const { db } = replicas.at('b').replica;
-  const { transaction } = db;
-  let between: (() => Promise<unknown>) | null = async () => {
-    between = null;
+  const between = interceptOnce(replicas.at('b').replica.db, 'INSERT INTO "public"."things"', async () => {
     await sql('b', `INSERT INTO things VALUES ('9', 'own', '0')`);
     await sql('b', `DELETE FROM things WHERE id = '9'`);
-  };
-  Object.assign(db, {
-    transaction: <T>(work: (tx: Transaction) => Promise<T>) =>
-      transaction((tx) =>
-        work({
-          async query(text, values) {
-            if (text.includes('INSERT INTO "public"."things"')) await between?.();
-            return tx.query(text, values);
-          },
-        }),
-      ),
   });
   await rest();
+  expect(between.done).toBe(true);
   expect(await valuesOf(replicas.at('a'), '9')).toEqual(['deleted', 'x,0']);
 });

@@ -8,7 +8,8 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { decide } from '../../src/storage/decide.ts';
 import { pendingOf } from '../../src/storage/conflicts.ts';
 import { expectSame } from '../support/compare.ts';
-import { openReplicas, type Fate, type Replicas } from '../support/replicas.ts';
+import type { Fate } from '../support/memory-client.ts';
+import { openReplicas, type Replicas } from '../support/replicas.ts';
 
 type Step =
   | { readonly do: 'append' | 'delete' | 'decide' | 'fold'; readonly on: string; readonly key: number }

@@ -239,6 +239,17 @@ describe('what is set aside', () => {
     for (const name of replicas.names) expect(await sql(name, 'SELECT id, f1 FROM things')).toEqual([{ id: '1', f1: 'x' }]);
   });
 
+  it('is not brought back while its row is still shown: it would leave its table all the same', async () => {
+    await restored(`INSERT INTO things VALUES ('dead', '1')`, 'DELETE FROM things');
+    await replicas.sync('a', 'b');
+    await expect(asides().restore('Thing', 'dead')).rejects.toMatchObject({ code: 'BAD_USER_INPUT' });
+    expect(await aside()).toEqual(['dead']);
+    await settle();
+    await asides().restore('Thing', 'dead');
+    await settle();
+    for (const name of replicas.names) expect(await sql(name, 'SELECT id, f1 FROM things')).toEqual([{ id: 'dead', f1: '1' }]);
+  });
+
   it('is left as it was where its table refuses it', async () => {
     await restored(`INSERT INTO accounts (id, email) VALUES ('dead', 'x')`, 'DELETE FROM accounts', { schema: ACCOUNTS });
     await settle();

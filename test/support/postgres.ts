@@ -2,9 +2,10 @@
 import { randomUUID } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
 
-import pg from 'pg';
+import type pg from 'pg';
 import { inject } from 'vitest';
 
+import { withSession } from '../../src/storage/database.ts';
 import { migrate } from '../../src/storage/migrate.ts';
 
 export interface TestDatabase {
@@ -27,13 +28,13 @@ const TEMPLATE_LOCK = 5_130_707;
 export async function createTestDatabase(options: { readonly empty?: boolean } = {}): Promise<TestDatabase> {
   const admin = inject('postgresUrl');
   const name = `test_${randomUUID().replaceAll('-', '')}`;
-  await withClient(admin, async (client) => {
+  await withSession(admin, async (client) => {
     const template = options.empty === true ? 'template0' : await ensureTemplate(client, admin);
     await client.query(`CREATE DATABASE ${name} TEMPLATE ${template}`);
   });
   return {
     url: databaseUrl(admin, name),
-    close: () => withClient(admin, async (client) => void (await client.query(`DROP DATABASE IF EXISTS ${name} WITH (FORCE)`))),
+    close: () => withSession(admin, async (client) => void (await client.query(`DROP DATABASE IF EXISTS ${name} WITH (FORCE)`))),
   };
 }
 
@@ -41,10 +42,10 @@ export async function createTestDatabase(options: { readonly empty?: boolean } =
 export async function copyDatabase(url: string): Promise<TestDatabase> {
   const admin = inject('postgresUrl');
   const name = `test_${randomUUID().replaceAll('-', '')}`;
-  await withClient(admin, (client) => client.query(`CREATE DATABASE ${name} TEMPLATE ${new URL(url).pathname.slice(1)}`));
+  await withSession(admin, (client) => client.query(`CREATE DATABASE ${name} TEMPLATE ${new URL(url).pathname.slice(1)}`));
   return {
     url: databaseUrl(admin, name),
-    close: () => withClient(admin, async (client) => void (await client.query(`DROP DATABASE IF EXISTS ${name} WITH (FORCE)`))),
+    close: () => withSession(admin, async (client) => void (await client.query(`DROP DATABASE IF EXISTS ${name} WITH (FORCE)`))),
   };
 }
 
@@ -57,21 +58,10 @@ async function ensureTemplate(client: pg.Client, admin: string): Promise<string>
     const draft = `${template}_new`;
     await client.query(`DROP DATABASE IF EXISTS ${draft} WITH (FORCE)`);
     await client.query(`CREATE DATABASE ${draft} TEMPLATE template0`);
-    await withClient(databaseUrl(admin, draft), (made) => migrate(made, migrations));
+    await withSession(databaseUrl(admin, draft), (made) => migrate(made, migrations));
     await client.query(`ALTER DATABASE ${draft} RENAME TO ${template}`);
   }
   return template;
-}
-
-async function withClient<T>(url: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
-  const client = new pg.Client({ connectionString: url });
-  client.on('error', () => {});
-  await client.connect();
-  try {
-    return await work(client);
-  } finally {
-    await client.end();
-  }
 }
 
 function databaseUrl(admin: string, name: string): string {

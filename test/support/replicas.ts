@@ -5,23 +5,9 @@
 import pg from 'pg';
 import { afterAll } from 'vitest';
 
-import { PeerRejectedError, PeerUnreachableError, type PeerClient } from '../../src/peers/client.ts';
-import { RefusalError, type PeerHandlers } from '../../src/peers/endpoint.ts';
+import type { PeerClient } from '../../src/peers/client.ts';
+import type { PeerHandlers } from '../../src/peers/endpoint.ts';
 import type { Policy } from '../../src/replication/policy.ts';
-import {
-  changesRequest,
-  changesResponse,
-  digestRequest,
-  digestResponse,
-  inspectRequest,
-  inspectResponse,
-  resendRequest,
-  resendResponse,
-  handshakeRequest,
-  handshakeResponse,
-  type ChangesRequest,
-  type ChangesResponse,
-} from '../../src/replication/protocol.ts';
 import { createComparison, type ComparisonService } from '../../src/services/comparison.ts';
 import { createIntroductions } from '../../src/services/introductions.ts';
 import type { Keeper } from '../../src/services/keeper.ts';
@@ -30,9 +16,10 @@ import { createLink, type Pushed } from '../../src/services/links.ts';
 import { createNotices } from '../../src/services/notices.ts';
 import { createSync } from '../../src/services/sync.ts';
 import { applyPolicy, retryWaiting } from '../../src/storage/present.ts';
-import { openDatabase } from '../../src/storage/database.ts';
+import { openDatabase, withSession } from '../../src/storage/database.ts';
 import { fold } from '../../src/storage/feed.ts';
 import { openReplica, type Replica } from '../../src/storage/replica.ts';
+import { clientTo, LostError, type Fate } from './memory-client.ts';
 import { copyDatabase, createTestDatabase, type TestDatabase } from './postgres.ts';
 import { THINGS, type Schema } from './schemas.ts';
 
@@ -51,9 +38,6 @@ export interface TestReplica {
   /** What compares it with another. */
   comparison(peer: TestReplica): ComparisonService;
 }
-
-/** What becomes of a batch: its answer arrives, it does not, it comes twice, or its second half is missing; or its answer does not arrive; or it is held up for so long. */
-export type Fate = 'arrives' | 'batch lost' | 'answer lost' | 'twice' | 'torn' | (() => Promise<void>);
 
 export interface Replicas {
   readonly names: readonly string[];
@@ -107,13 +91,13 @@ function elsewhere(url: string): TestDatabase {
 async function make(): Promise<TestDatabase> {
   const database = await createTestDatabase({ empty: true });
   // Deadlocks are looked for after a second otherwise, and some tests are made of them.
-  await withClient(database.url, (client) => client.query(`ALTER DATABASE ${new URL(database.url).pathname.slice(1)} SET deadlock_timeout = '30ms'`));
+  await withSession(database.url, (client) => client.query(`ALTER DATABASE ${new URL(database.url).pathname.slice(1)} SET deadlock_timeout = '30ms'`));
   return database;
 }
 
 async function empty(database: TestDatabase): Promise<void> {
   if (others.has(database)) return;
-  await withClient(database.url, (client) => client.query('DROP SCHEMA IF EXISTS replication CASCADE; DROP SCHEMA public CASCADE; CREATE SCHEMA public'));
+  await withSession(database.url, (client) => client.query('DROP SCHEMA IF EXISTS replication CASCADE; DROP SCHEMA public CASCADE; CREATE SCHEMA public'));
   free.push(database);
 }
 
@@ -132,7 +116,7 @@ export async function openReplicas(names: string, { schema = THINGS, schemas = {
     order.map(async (name) => {
       const own = urls[name];
       const database = own === undefined ? (free.pop() ?? (await make())) : elsewhere(own);
-      await withClient(database.url, (client) => client.query((schemaOf.get(name) as Schema).ddl));
+      await withSession(database.url, (client) => client.query((schemaOf.get(name) as Schema).ddl));
       await start(name, database);
     }),
   );
@@ -186,7 +170,7 @@ export async function openReplicas(names: string, { schema = THINGS, schemas = {
     async upgrade(name, upgraded, migration = '') {
       const { database } = at(name);
       await at(name).close();
-      await withClient(database.url, (client) => client.query(migration));
+      await withSession(database.url, (client) => client.query(migration));
       schemaOf.set(name, upgraded);
       await start(name, database);
     },
@@ -224,9 +208,6 @@ const ALONE: Pick<Leadership, 'onLead'> = {
     return async () => stop();
   },
 };
-
-/** A message or its answer did not arrive. */
-class LostError extends PeerUnreachableError {}
 
 async function openOne(name: string, slot: number, policy: Policy, schema: Schema, database: TestDatabase): Promise<Opened> {
   const problems: string[] = [];
@@ -297,65 +278,4 @@ async function openOne(name: string, slot: number, policy: Policy, schema: Schem
       await db.close();
     },
   };
-}
-
-function clientTo({ name, handlers }: TestReplica, fates: Fate[]): PeerClient {
-  const arrive = (request: ChangesRequest): Promise<ChangesResponse> => answered(() => handlers.changes(changesRequest.parse(wire(request))));
-  return {
-    name,
-    url: `memory:${name}`,
-    handshake: async (request) => handshakeResponse.parse(wire(await answered(() => handlers.handshake(handshakeRequest.parse(wire(request)))))),
-    digest: async (request) => digestResponse.parse(wire(await answered(() => handlers.digest(digestRequest.parse(wire(request)))))),
-    inspect: async (request) => inspectResponse.parse(wire(await answered(() => handlers.inspect(inspectRequest.parse(wire(request)))))),
-    resend: async (request) => resendResponse.parse(wire(await answered(() => handlers.resend(resendRequest.parse(wire(request)))))),
-    async changes(request) {
-      const fate = fates.shift() ?? 'arrives';
-      if (typeof fate === 'function') await fate();
-      if (fate === 'batch lost') throw new LostError('the batch was lost');
-      if (fate === 'torn') {
-        const text = JSON.stringify(request);
-        const read = parse(text.slice(0, text.length / 2));
-        if (changesRequest.safeParse(read).success) throw new Error('half a batch was taken for a whole one');
-        throw new LostError('the batch was torn');
-      }
-      const answer = await arrive(request);
-      if (fate === 'answer lost') throw new LostError('the answer was lost');
-      if (fate === 'twice') {
-        const again = await arrive(request).then(() => 'taken', (error: unknown) => (error as PeerRejectedError).code);
-        if (again !== 'CHECKPOINT_MISMATCH') throw new Error(`a batch that came again: ${again}`);
-      }
-      return changesResponse.parse(wire(answer));
-    },
-  };
-}
-
-async function answered<T>(work: () => Promise<T>): Promise<T> {
-  try {
-    return await work();
-  } catch (error) {
-    if (error instanceof RefusalError) throw new PeerRejectedError(error.code, error.message);
-    throw error;
-  }
-}
-
-function wire(message: unknown): unknown {
-  return JSON.parse(JSON.stringify(message));
-}
-
-function parse(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
-}
-
-async function withClient(url: string, work: (client: pg.Client) => Promise<unknown>): Promise<void> {
-  const client = new pg.Client({ connectionString: url });
-  await client.connect();
-  try {
-    await work(client);
-  } finally {
-    await client.end();
-  }
 }

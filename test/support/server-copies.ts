@@ -6,8 +6,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 
-import pg from 'pg';
-
+import { withSession } from '../../src/storage/database.ts';
 import { clusterUrl, halt, launch, makeCluster, openHome, type ServerHome } from '../../src/storage/embedded-server.ts';
 import { freePort } from './processes.ts';
 
@@ -37,7 +36,7 @@ export async function createServerCopies(): Promise<ServerCopies> {
   let standby: { readonly home: ServerHome; readonly port: number } | null = null;
   let [serving, servingPort] = [primary, port];
   await start(primary, port);
-  const ask = async (url: string, text: string): Promise<string> => withClient(url, async (client) => String(Object.values((await client.query<Record<string, unknown>>(text)).rows[0] ?? {})[0]));
+  const ask = async (url: string, text: string): Promise<string> => withSession(url, async (client) => String(Object.values((await client.query<Record<string, unknown>>(text)).rows[0] ?? {})[0]));
   const url = (): string => addresses.get(serving) as string;
   const addresses = new Map([[primary, await clusterUrl(primary.cluster, port)]]);
 
@@ -87,22 +86,10 @@ async function start(home: ServerHome, port: number, settings: Readonly<Record<s
   if (failure !== null) throw new Error(`PostgreSQL does not start:\n${failure}`);
 }
 
-async function withClient<T>(url: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
-  const client = new pg.Client({ connectionString: url });
-  // A server that is killed breaks the query under way; the test tells of it.
-  client.on('error', () => {});
-  await client.connect();
-  try {
-    return await work(client);
-  } finally {
-    await client.end();
-  }
-}
-
 /** Copies the folder of a running server, as pg_basebackup does. */
 export async function takeBaseBackup(url: string, cluster: string, target: string): Promise<void> {
   await rm(target, { recursive: true, force: true });
-  await withClient(url, async (client) => {
+  await withSession(url, async (client) => {
     await client.query(`SELECT pg_backup_start('test', true)`);
     await copyFolder(cluster, target);
     const { rows } = await client.query<{ labelfile: string }>('SELECT labelfile FROM pg_backup_stop(false)');

@@ -1,6 +1,6 @@
 -- A replica that was restored to before what others have forgotten takes everything anew. See docs/architecture.md, "Restored across a collection".
 
--- The latest moment of its lost history after which it has (see replication.floor), and whether no peer's feed was taken whole since.
+-- The latest moment of its lost history after which it has (see replication.floor), and whether it has not heard of every member of the roster since.
 ALTER TABLE replication.collection ADD COLUMN answered_began bigint NOT NULL DEFAULT 0;
 ALTER TABLE replication.collection ADD COLUMN answered_tick bigint NOT NULL DEFAULT 0;
 ALTER TABLE replication.collection ADD COLUMN reseeding boolean NOT NULL DEFAULT false;

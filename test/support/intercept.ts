@@ -1,0 +1,25 @@
+/** Standing between a replica and its database: to count what it asks, or to do something in between. */
+import type { Database, Row, Transaction } from '../../src/storage/database.ts';
+
+/** Has each of a replica's statements pass through `around`, which is to run it by `next`. Of several statements in one there are no rows. */
+export function intercept(db: Database, around: (text: string, next: () => Promise<Row[] | undefined>) => Promise<Row[] | undefined>): void {
+  const { query, transaction } = db;
+  const between = (ask: Transaction['query']): Transaction['query'] => async (text, values) => (await around(text, () => ask(text, values))) as Row[];
+  Object.assign(db, {
+    query: between(query),
+    transaction: <T>(work: (tx: Transaction) => Promise<T>) => transaction((tx) => work({ query: between(tx.query) })),
+  });
+}
+
+/** Does something once, right before the first statement that holds this text. */
+export function interceptOnce(db: Database, held: string, act: () => Promise<unknown>): { readonly done: boolean } {
+  const seen = { done: false };
+  intercept(db, async (text, next) => {
+    if (!seen.done && text.includes(held)) {
+      seen.done = true;
+      await act();
+    }
+    return next();
+  });
+  return seen;
+}
