@@ -201,17 +201,25 @@ async function build(config: ReplicaConfig, log: Logger, onProgress: StartOption
   await nameAddresses(db, peers);
   await sync.channels.start();
 
+  let stopping = false;
   const server = createServer({
     graphql: createGraphQL({ services, prisma, logger: log }),
     rest: createRest({ services, metrics, logger: log }),
     peerEndpoint: createPeerEndpoint({
       handlers: { ...sync.handlers, ...comparison.handlers },
       secret: peerSecret,
-      onError: (error, path) => log.error({ err: error }, `answering ${path} failed`),
+      onError(error, path) {
+        // What outlives the time a stop gives it finds the database closed, and its caller gone.
+        if (stopping) log.warn({ err: error }, `answering ${path} was broken off, since this replica stops`);
+        else log.error({ err: error }, `answering ${path} failed`);
+      },
     }),
     logger: log,
   });
-  closers.push(server.close);
+  closers.push(async () => {
+    stopping = true;
+    await server.close();
+  });
   const { port } = await server.listen(config.port, config.host);
   return `http://${config.host.includes(':') ? `[${config.host}]` : config.host}:${port}`;
 }

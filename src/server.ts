@@ -3,6 +3,7 @@
  *
  * The size of a body is limited here, in node:http, before anything is kept of it.
  */
+import { once } from 'node:events';
 import { createServer as createHttpServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { Readable, type Duplex } from 'node:stream';
@@ -12,8 +13,8 @@ import type { Logger } from 'pino';
 import type { GraphQLEdge } from './graphql/server.ts';
 import type { RestEdge } from './rest/app.ts';
 
-/** A handler of whole requests, as node:http calls them. */
-export type RequestHandler = (request: IncomingMessage, response: ServerResponse) => void;
+/** A handler of whole requests, as node:http calls them. What it returns is over when its work is, which may outlive the connection; it never rejects. */
+export type RequestHandler = (request: IncomingMessage, response: ServerResponse) => Promise<void> | void;
 
 export interface ServerOptions {
   readonly graphql: GraphQLEdge;
@@ -23,7 +24,7 @@ export interface ServerOptions {
   readonly logger: Pick<Logger, 'error'>;
   /** Bytes of a body of GraphQL or REST; 1 MiB unless given. */
   readonly maxBodyBytes?: number;
-  /** How long `close` waits for requests under way before it cuts them; 2 s unless given. */
+  /** How long `close` waits for requests under way, and for what is still being done for callers that have gone, before it cuts them; 2 s unless given. */
   readonly closeGraceMs?: number;
 }
 
@@ -45,6 +46,12 @@ export function createServer(options: ServerOptions): Server {
   const { graphql, rest, peerEndpoint, logger, maxBodyBytes = MIB, closeGraceMs = 2_000 } = options;
   const http = createHttpServer();
   let closing = false;
+  const underWay = new Set<Promise<void>>();
+  const track = (work: Promise<void> | void): void => {
+    if (work === undefined) return;
+    underWay.add(work);
+    void work.finally(() => underWay.delete(work));
+  };
   /** Connections that have asked for nothing yet, as browsers open them in advance: node does not count them as idle. */
   const silent = new Set<Duplex>();
   http.on('connection', (socket) => {
@@ -62,7 +69,7 @@ export function createServer(options: ServerOptions): Server {
     const path = pathOf(request);
     if (path.startsWith(PEERS)) {
       proceed();
-      peerEndpoint(request, response);
+      track(peerEndpoint(request, response));
       return;
     }
     const isGraphQL = path === GRAPHQL;
@@ -82,7 +89,7 @@ export function createServer(options: ServerOptions): Server {
     }
     proceed();
     if (request.headers['transfer-encoding'] === undefined) {
-      handle(request, response);
+      track(handle(request, response));
       return;
     }
     collect(request, maxBodyBytes).then(
@@ -93,7 +100,7 @@ export function createServer(options: ServerOptions): Server {
         }
         // Yoga takes a body that was read before from `body`, Hono's adapter from `rawBody`.
         Object.assign(request, { body: Readable.from([body]), rawBody: body });
-        handle(request, response);
+        track(handle(request, response));
       },
       () => response.destroy(),
     );
@@ -138,10 +145,16 @@ export function createServer(options: ServerOptions): Server {
       for (const socket of silent) socket.destroy();
       // Connections kept alive become idle as their requests end; node looks for such ones only once.
       const idle = setInterval(() => http.closeIdleConnections(), 20);
-      const cut = setTimeout(() => http.closeAllConnections(), closeGraceMs);
+      const cut = new AbortController();
+      const timer = setTimeout(() => {
+        http.closeAllConnections();
+        cut.abort();
+      }, closeGraceMs);
       await Promise.all([closed, sockets]);
+      // What is done for a caller that has gone still needs the database, which is closed next.
+      if (underWay.size > 0 && !cut.signal.aborted) await Promise.race([Promise.all(underWay), once(cut.signal, 'abort')]);
       clearInterval(idle);
-      clearTimeout(cut);
+      clearTimeout(timer);
     },
   };
 }

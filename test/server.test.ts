@@ -193,8 +193,8 @@ describe('a WebSocket', () => {
 describe('listening', () => {
   it('fails where the port is taken', async () => {
     const other = createServer({
-      graphql: { handle, upgrade: handle, close: async () => {} },
-      rest: { handle, openapi: () => ({}) },
+      graphql: { handle: async () => {}, upgrade: handle, close: async () => {} },
+      rest: { handle: async () => {}, openapi: () => ({}) },
       peerEndpoint: handle,
       logger: { error() {} },
     });

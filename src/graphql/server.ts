@@ -24,7 +24,7 @@ export interface GraphQLOptions {
 
 export interface GraphQLEdge {
   /** Answers a request to `/graphql`; its body's size is the caller's to limit. Never rejects. */
-  handle(request: IncomingMessage, response: ServerResponse): void;
+  handle(request: IncomingMessage, response: ServerResponse): Promise<void>;
   /** Takes over a socket that asks for the subprotocol graphql-transport-ws. */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void;
   /** Ends every subscription and closes every WebSocket with 1001. */
@@ -86,12 +86,14 @@ export function createGraphQL({ services, prisma, logger }: GraphQLOptions): Gra
   const sockets = createWebSockets({ schema, getEnveloped: (initial) => yoga.getEnveloped(initial), present, logger });
 
   return {
-    handle(request, response) {
-      Promise.resolve(yoga(request, response)).catch((error: unknown) => {
+    async handle(request, response) {
+      try {
+        await yoga(request, response);
+      } catch (error) {
         logger.error({ err: error }, 'a GraphQL request failed');
         if (!response.headersSent) response.writeHead(500);
         response.end();
-      });
+      }
     },
     upgrade: sockets.upgrade,
     async close() {

@@ -63,7 +63,8 @@ const STATUS: Readonly<Record<RefusalCode, number>> = {
   FAILED: 500,
 };
 
-export function createPeerEndpoint({ handlers, secret, onError }: PeerEndpointOptions): (request: IncomingMessage, response: ServerResponse) => void {
+/** @returns answers one request; over when the work is, even where the caller has gone meanwhile. Never rejects. */
+export function createPeerEndpoint({ handlers, secret, onError }: PeerEndpointOptions): (request: IncomingMessage, response: ServerResponse) => Promise<void> {
   const routes: Readonly<Record<string, (body: unknown) => Promise<object>>> = {
     '/replication/v1/handshake': (body) => handlers.handshake(check(handshakeRequest, body)),
     '/replication/v1/changes': (body) => handlers.changes(check(changesRequest, body)),
@@ -87,17 +88,16 @@ export function createPeerEndpoint({ handlers, secret, onError }: PeerEndpointOp
     return route(parse(await readBody(request)));
   }
 
-  return (request, response) => {
-    answer(request).then(
-      (body) => send(response, 200, body),
-      (error: unknown) => {
-        const refused = error instanceof RefusalError ? error : new RefusalError('FAILED', 'it failed; its log says why');
-        if (!(error instanceof RefusalError)) onError(error, request.url ?? '');
-        send(response, STATUS[refused.code], { code: refused.code, message: refused.message } satisfies Refusal);
-        // What is left of a body that was not read to its end.
-        request.resume();
-      },
-    );
+  return async (request, response) => {
+    try {
+      send(response, 200, await answer(request));
+    } catch (error) {
+      const refused = error instanceof RefusalError ? error : new RefusalError('FAILED', 'it failed; its log says why');
+      if (!(error instanceof RefusalError)) onError(error, request.url ?? '');
+      send(response, STATUS[refused.code], { code: refused.code, message: refused.message } satisfies Refusal);
+      // What is left of a body that was not read to its end.
+      request.resume();
+    }
   };
 }
 

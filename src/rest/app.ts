@@ -23,7 +23,7 @@ export interface RestOptions {
 
 export interface RestEdge {
   /** Answers a request; its body's size is the caller's to limit. Never rejects. */
-  handle(request: IncomingMessage, response: ServerResponse): void;
+  handle(request: IncomingMessage, response: ServerResponse): Promise<void>;
   /** The OpenAPI 3.1 document. */
   openapi(): object;
 }
@@ -60,11 +60,13 @@ export function createRest({ services, metrics, logger }: RestOptions): RestEdge
     errorHandler: (error) => fail(error, ''),
   });
   return {
-    handle(request, response) {
-      listener(request, response).catch((error: unknown) => {
+    async handle(request, response) {
+      try {
+        await listener(request, response);
+      } catch (error) {
         logger.error({ err: error }, 'a REST request failed');
         response.destroy();
-      });
+      }
     },
     openapi,
   };

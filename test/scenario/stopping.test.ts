@@ -1,5 +1,5 @@
-/** A server that stops waits for requests under way, and for nothing else. */
-import { once } from 'node:events';
+/** A server that stops waits for requests under way, also for those whose callers have gone, and for nothing else. */
+import { EventEmitter, once } from 'node:events';
 import { connect } from 'node:net';
 
 import { expect, it } from 'vitest';
@@ -18,4 +18,31 @@ it('a connection that asked for nothing holds nothing up', async () => {
   const closed = once(silent, 'close');
   await edges.close();
   await closed;
+});
+
+it('what is being done for a caller that has gone is waited for', async () => {
+  let finish = (): void => {};
+  const work = new Promise<void>((resolve) => (finish = resolve));
+  const asked = new EventEmitter();
+  const edges = await startEdges({
+    closeGraceMs: 1_000_000,
+    peerEndpoint() {
+      asked.emit('asked');
+      return work;
+    },
+  });
+  const heard = once(asked, 'asked');
+  const caller = connect(edges.port, '127.0.0.1');
+  caller.write('POST /replication/v1/handshake HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n');
+  await heard;
+  caller.destroy();
+  const order: string[] = [];
+  const closed = edges.close().then(() => order.push('closed'));
+  // The server sees the caller go, and has nothing left but the work.
+  await expect.poll(() => fetch(edges.url).catch(() => 'refused')).toBe('refused');
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  order.push('done');
+  finish();
+  await closed;
+  expect(order).toEqual(['done', 'closed']);
 });
