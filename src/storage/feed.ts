@@ -8,13 +8,14 @@
 import { isWithheld } from '../replication/exchange.ts';
 import { toWire, type WireRecord } from '../replication/wire.ts';
 import { sameFields } from '../replication/version.ts';
-import { writeChanges } from './changes.ts';
+import { writeChanges, type Change } from './changes.ts';
 import type { ConflictChanges } from './conflicts.ts';
 import type { Transaction } from './database.ts';
-import { lockRows, originOf, readRecords, settle, type SettledRecord } from './records.ts';
+import { lockRows, originOf, readLocked, readRecords, settle, type SettledRecord } from './records.ts';
 import { beginChange, type Replica } from './replica.ts';
 import { bytesOf, fitsMessage, fitting, type RecordName } from './sizes.ts';
 import { showFields, type ModelTable } from './tables.ts';
+import { contested } from './unique.ts';
 
 /** Records that one transaction folds, and that one batch holds, at most. */
 export const BATCH_RECORDS = 5000;
@@ -96,19 +97,22 @@ export async function foldSome(tx: Transaction, replica: Replica): Promise<{ rec
   const all = await loggedKeys(tx);
   const known = all.filter(({ model }) => replica.tables.has(model));
   const logged = known.slice(0, (await fitting(tx, replica, known.map(({ model, key }) => [model, key]))).length);
+  let changes = await foldedChanges(replica, logged, (table, keys) => readSettled(tx, replica, table, keys));
+  // Whose value it is may change what a row shows, and a row that a local writer may still change is not written over.
+  if ((await contested(tx, changes)).length > 0) changes = await foldedChanges(replica, logged, (table, keys) => readLocked(tx, replica, table, keys));
+  const { conflicts } = await writeChanges(tx, replica, clock, changes);
+  return { records: changes.length, more: logged.length < known.length || all.reduce((sum, { writes }) => sum + writes, 0) >= BATCH_RECORDS, conflicts };
+}
+
+/** What folding makes of these records, in their order. */
+async function foldedChanges(replica: Replica, logged: readonly { readonly model: string; readonly key: string }[], read: (table: ModelTable, keys: readonly string[]) => Promise<SettledRecord[]>): Promise<Change[]> {
   const settled = new Map<string, SettledRecord>();
   for (const table of replica.tables.values()) {
     const keys = logged.filter(({ model }) => model === table.name).map(({ key }) => key);
-    for (const record of await readSettled(tx, replica, table, keys)) settled.set(`${table.name} ${record.key}`, record);
+    for (const record of await read(table, keys)) settled.set(`${table.name} ${record.key}`, record);
   }
   const written = logged.flatMap(({ model, key }) => settled.get(`${model} ${key}`) ?? []).filter((record) => record.writes.length > 0);
-  const { conflicts } = await writeChanges(
-    tx,
-    replica,
-    clock,
-    written.map((before) => ({ before, state: before.settled, origin: null, view: before.view })),
-  );
-  return { records: written.length, more: logged.length < known.length || all.reduce((sum, { writes }) => sum + writes, 0) >= BATCH_RECORDS, conflicts };
+  return written.map((before) => ({ before, state: before.settled, origin: null, view: before.view }));
 }
 
 /** Reads records to be folded. Where folding changes what is shown, their rows are locked first, as for any change of a row. */

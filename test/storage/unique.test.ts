@@ -3,8 +3,10 @@ import { afterEach, describe, expect, it } from 'vitest';
 
 import { decide, NotShownError, type Decision } from '../../src/storage/decide.ts';
 import { listConflicts, type ConflictEntry } from '../../src/storage/conflicts.ts';
+import { fold } from '../../src/storage/feed.ts';
 import { readWaiting } from '../../src/storage/present.ts';
 import { expectSame, rowsOf } from '../support/compare.ts';
+import { interceptOnce } from '../support/intercept.ts';
 import { linksOf, openReplicas, type Replicas } from '../support/replicas.ts';
 import { ACCOUNTS, PEOPLE } from '../support/schemas.ts';
 
@@ -75,6 +77,24 @@ describe('a value given to two records', () => {
       await expectSame(replicas);
       if (order === 'ab') await replicas.close();
     }
+  });
+
+  it('is not marked over what a local writer has put in its place while it is folded', async () => {
+    await open('ac');
+    await create('a', 'r', '0');
+    await replicas.rest();
+    await set('a', 'r', `email = 'x'`);
+    await set('c', 'r', `email = 'y'`);
+    await replicas.sync('a', 'c');
+    // The side of r that c does not show claims x.
+    await create('c', 's', 'x');
+    const { db } = replicas.at('c').replica;
+    const between = interceptOnce(db, 'replication.claim', () => set('c', 's', `email = 'z'`));
+    await fold(replicas.at('c').replica, () => {});
+    expect(between.done).toBe(true);
+    await replicas.rest();
+    for (const name of 'ac') expect((await emails(name))['s']).toBe('z');
+    await expectSame(replicas);
   });
 
   it('a claim on a side that is not shown counts against what comes in the same batch', async () => {
