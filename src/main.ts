@@ -35,6 +35,7 @@ import { openSeat } from './storage/leadership.ts';
 import { migrate } from './storage/migrate.ts';
 import { applyPolicy } from './storage/present.ts';
 import { openReplica } from './storage/replica.ts';
+import type { ModelSource } from './storage/tables.ts';
 import type { Logger } from './telemetry/log.ts';
 import { createMetrics } from './telemetry/metrics.ts';
 
@@ -48,6 +49,8 @@ export interface StartOptions {
   readonly log: Logger;
   /** Told what is being done while it takes its time. */
   onProgress(message: string): void;
+  /** What is replicated, and the folder of the migrations that make its tables; what `prisma/` says unless given. */
+  readonly schema?: { readonly models: readonly ModelSource[]; readonly migrations: string };
 }
 
 const MIGRATIONS = fileURLToPath(new URL('../prisma/migrations', import.meta.url));
@@ -64,21 +67,21 @@ const LOOKUP_CONNECTIONS = 4;
  *
  * @throws EmbeddedError, MigrationError, IdentityError, or the error of the database or the socket. What was started until then is stopped again.
  */
-export async function startReplica(config: ReplicaConfig, { log, onProgress }: StartOptions): Promise<RunningReplica> {
+export async function startReplica(config: ReplicaConfig, options: StartOptions): Promise<RunningReplica> {
   const closers: (() => Promise<void>)[] = [];
   const close = async (): Promise<void> => {
     while (closers.length > 0) await closers.pop()?.();
   };
   try {
-    return { url: await build(config, log, onProgress, closers), close };
+    return { url: await build(config, options, closers), close };
   } catch (error) {
-    await close().catch((failure: unknown) => log.error({ err: failure }, 'could not stop what was started'));
+    await close().catch((failure: unknown) => options.log.error({ err: failure }, 'could not stop what was started'));
     throw error;
   }
 }
 
 /** Adds to `closers` what is to be closed, last first. */
-async function build(config: ReplicaConfig, log: Logger, onProgress: StartOptions['onProgress'], closers: (() => Promise<void>)[]): Promise<string> {
+async function build(config: ReplicaConfig, { log, onProgress, schema }: StartOptions, closers: (() => Promise<void>)[]): Promise<string> {
   const { name, slot, stride, peers, peerSecret } = config;
   const live = config.syncMode === 'continuous';
   let url = config.databaseUrl;
@@ -95,7 +98,7 @@ async function build(config: ReplicaConfig, log: Logger, onProgress: StartOption
   closers.push(db.close);
   const lookups = openDatabase(url, { size: LOOKUP_CONNECTIONS, onError: onIdleError });
   closers.push(lookups.close);
-  const { applied } = await withSession(sessionUrl, (client) => migrate(client, MIGRATIONS));
+  const { applied } = await withSession(sessionUrl, (client) => migrate(client, schema?.migrations ?? MIGRATIONS));
   if (applied.length > 0) onProgress(`migrated: ${applied.join(', ')}`);
 
   const prisma = new PrismaClient({
@@ -108,7 +111,7 @@ async function build(config: ReplicaConfig, log: Logger, onProgress: StartOption
     slot,
     stride,
     policy: config.conflictPolicy,
-    models: replicatedModels(prisma),
+    models: schema?.models ?? replicatedModels(prisma),
     report: (problem) => log.warn(problem),
   });
   const notices = createNotices();

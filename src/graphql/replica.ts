@@ -14,6 +14,7 @@ const peerType = builder.objectRef<PeerStatus>('Peer').implement({
     name: t.exposeString('name'),
     url: t.exposeString('url'),
     state: t.expose('state', { type: peerState }),
+    reason: t.exposeString('reason', { nullable: true, description: 'Why it is UNREACHABLE or REJECTED, and what to do; null otherwise.' }),
     lastSyncAt: t.expose('lastSyncAt', { type: 'DateTime', nullable: true }),
     pendingChanges: t.exposeInt('pendingChanges', {
       description: 'Records changed here that the peer has not acknowledged; 100,000 stands for that many and more.',

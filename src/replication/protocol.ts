@@ -72,6 +72,8 @@ export const handshakeRequest = introduction.extend({
 export const handshakeResponse = introduction.extend({
   /** How far the answering replica has taken the asking one's feed. */
   checkpoint: taken.nullable(),
+  /** Stands for the answering replica's models: whoever sends to it says with which it has compared its own. */
+  schema: z.string().max(100).optional(),
 });
 
 export const changesRequest = z.strictObject({
@@ -84,6 +86,8 @@ export const changesRequest = z.strictObject({
   receiver: incarnation,
   /** The receiver's generation when it stated its checkpoint; in another one it refuses the batch, which may hold what it has forgotten since. */
   generation: position.optional(),
+  /** What the receiver called its schema when it stated its checkpoint; with another one it refuses the batch: the two may not fit each other any more. */
+  schema: z.string().max(100).optional(),
   /** The checkpoint that the receiver must have stored, or it refuses the batch. */
   start: checkpoint.nullable(),
   end: checkpoint,

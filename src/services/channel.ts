@@ -105,16 +105,21 @@ export function createChannel(client: PeerClient, { replica, introductions, keep
     } catch (error) {
       // Of a peer that was removed nothing is counted any more.
       if (!signal.aborted) events.finished(name, 'failure');
-      const { state, told } = explain(client.name, error);
-      if (state !== null) await see(state);
-      throw told;
+      throw await tell(error);
     }
   }
 
   /** Notes what was seen of the peer. That this gateway stops says nothing of it. */
-  async function see(state: PeerState, unless: readonly PeerState[] = []): Promise<void> {
+  async function see(state: PeerState, how: { readonly reason?: string; readonly unless?: readonly PeerState[] } = {}): Promise<void> {
     if (signal.aborted) return;
-    await storeState(replica.db, name, state, unless).catch((error: unknown) => events.failed(error, `noting the state of peer "${name}"`));
+    await storeState(replica.db, name, state, how).catch((error: unknown) => events.failed(error, `noting the state of peer "${name}"`));
+  }
+
+  /** Notes what a failure says of the peer, and gives it back in the terms of the contract. */
+  async function tell(error: unknown): Promise<unknown> {
+    const { state, told } = explain(name, error);
+    if (state !== null) await see(state, { reason: (told as Error).message });
+    return told;
   }
 
   function compare(): void {
@@ -134,10 +139,10 @@ export function createChannel(client: PeerClient, { replica, introductions, keep
       const ratio = await compareWith(replica, client, signal);
       if (signal.aborted) return;
       // A peer that does not fit answers this all the same; only a sync tells that it fits now.
-      await see('CONNECTED', ['REJECTED']);
+      await see('CONNECTED', { unless: ['REJECTED'] });
       await storeConsistency(replica.db, name, ratio);
     } catch (error) {
-      if (error instanceof PeerUnreachableError) await see('UNREACHABLE');
+      if (error instanceof PeerUnreachableError) await see('UNREACHABLE', { reason: error.message });
       else if (!(error instanceof PeerRejectedError) && !signal.aborted) events.failed(error, `comparing with peer "${name}"`);
     }
   }
@@ -152,9 +157,7 @@ export function createChannel(client: PeerClient, { replica, introductions, keep
         await link.greet();
         await see('CONNECTED');
       } catch (error) {
-        const { state, told } = explain(name, error);
-        if (state !== null) await see(state);
-        throw told;
+        throw await tell(error);
       }
     },
 
@@ -169,7 +172,7 @@ export function createChannel(client: PeerClient, { replica, introductions, keep
     },
 
     async heardOf(introduced) {
-      await see('CONNECTED', introduced ? [] : ['REJECTED']);
+      await see('CONNECTED', introduced ? {} : { unless: ['REJECTED'] });
       pump?.peerIsThere();
     },
 

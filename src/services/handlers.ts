@@ -3,7 +3,7 @@ import { RefusalError, type PeerHandlers } from '../peers/endpoint.ts';
 import { applyRecords, BatchError } from '../storage/apply.ts';
 import { readPeer } from '../storage/checkpoints.ts';
 import { readDigests, readKeyDigests } from '../storage/digest.ts';
-import { readRoster, type Replica } from '../storage/replica.ts';
+import { readRoster, schemaOf, type Replica } from '../storage/replica.ts';
 import type { SyncEvents } from './channel.ts';
 import type { Channels } from './channels.ts';
 import { IntroductionError, type Introductions } from './introductions.ts';
@@ -32,11 +32,14 @@ export function createHandlers({ replica, channels, introductions, notices, even
       if (!answering) await channel?.settleDebt();
       await channel?.heardOf(true);
       const { taken } = await readPeer(replica.db, peer.name);
-      return { ...(await introductions.own()), checkpoint: taken };
+      return { ...(await introductions.own()), checkpoint: taken, schema: schemaOf(replica) };
     },
 
-    async changes({ sender, receiver, generation = 0, start, end, more, records }) {
+    async changes({ sender, receiver, generation = 0, schema, start, end, more, records }) {
       await senderIsKnown(sender);
+      if (schema !== undefined && schema !== schemaOf(replica)) {
+        throw new RefusalError('CHECKPOINT_MISMATCH', 'the fields of its models have changed since the handshake. Begin with another one');
+      }
       try {
         const { applied, skipped, conflicts, differing } = await applyRecords(replica, sender, records, { receiver, start, end, more }, { incarnation: receiver, generation });
         notices.conflicts(conflicts);

@@ -9,7 +9,7 @@ import { applyRecords } from '../storage/apply.ts';
 import { readPeer, storeAcknowledged, storeSynced } from '../storage/checkpoints.ts';
 import type { ConflictRef } from '../storage/conflicts.ts';
 import { readFeed, type Batch } from '../storage/feed.ts';
-import { readEras, readIncarnation, type Replica } from '../storage/replica.ts';
+import { readEras, readIncarnation, schemaOf, type Replica } from '../storage/replica.ts';
 import type { Introductions } from './introductions.ts';
 import type { Keeper } from './keeper.ts';
 import type { Notices } from './notices.ts';
@@ -69,6 +69,8 @@ interface Session {
   readonly incarnation: string;
   /** How often this replica had forgotten records. */
   readonly generation: number;
+  /** Its models, which the peer has found to fit its own. */
+  readonly schema: string;
   /** What the peer has stored. */
   start: Checkpoint | null;
   /** How far the feed was read: behind `start` where the peer had all in between. */
@@ -103,16 +105,17 @@ export function createLink({ replica, client, introductions, keeper, notices, on
     },
   };
 
-  async function meet(answering: boolean): Promise<{ readonly own: Introduction; readonly peer: HandshakeResponse }> {
+  async function meet(answering: boolean): Promise<{ readonly own: Introduction; readonly schema: string; readonly peer: HandshakeResponse }> {
     const sentAt = performance.now();
+    const schema = schemaOf(replica);
     const own = await introductions.own();
     const peer = await client.handshake({ ...own, answering }, signal);
     const anew = await introductions.accept(client.name, peer, (performance.now() - sentAt) / 2);
-    return anew ? meet(answering) : { own, peer };
+    return anew ? meet(answering) : { own, schema, peer };
   }
 
   async function shakeHands(answering: boolean): Promise<Session> {
-    const { own, peer } = await meet(answering);
+    const { own, schema, peer } = await meet(answering);
     const eras = await readEras(replica);
     const { acknowledged } = await readPeer(replica.db, peer.name);
     const { after, restored } = resume(peer.checkpoint, eras, acknowledged);
@@ -120,7 +123,7 @@ export function createLink({ replica, client, introductions, keeper, notices, on
     if (peer.checkpoint !== null) await storeAcknowledged(replica.db, peer.name, peer.checkpoint);
     const { incarnation } = eras.at(-1) as (typeof eras)[number];
     const generation = own.collection?.generation ?? 0;
-    return { peer, incarnation, generation, start: peer.checkpoint && { incarnation: peer.checkpoint.incarnation, position: peer.checkpoint.position }, read: after };
+    return { peer, incarnation, generation, schema, start: peer.checkpoint && { incarnation: peer.checkpoint.incarnation, position: peer.checkpoint.position }, read: after };
   }
 
   async function* sendFeed(current: Session, warm: boolean): AsyncGenerator<Pushed> {
@@ -145,6 +148,8 @@ export function createLink({ replica, client, introductions, keeper, notices, on
         // Awaited in the next round; if this one fails first, its failure is the one to tell.
         reading.catch(() => {});
       }
+      // Reading is where it is noticed that another process has brought fields.
+      if (schemaOf(replica) !== current.schema) throw new PeerRejectedError('CHECKPOINT_MISMATCH', 'the fields of the models have changed here. It begins with a handshake again');
       yield await sendBatch(current, batch, end);
       promised = batch.more;
       current.start = end;
@@ -156,7 +161,7 @@ export function createLink({ replica, client, introductions, keeper, notices, on
   async function sendBatch({ peer, incarnation, generation, start }: Session, { records, more }: Batch, end: Checkpoint): Promise<Pushed> {
     const { name, id } = replica;
     const answer = await client.changes(
-      { protocol: PROTOCOL, sender: { name, id, incarnation }, receiver: peer.incarnation, ...(peer.collection && { generation: peer.collection.generation }), start, end, more, records: [...records] },
+      { protocol: PROTOCOL, sender: { name, id, incarnation }, receiver: peer.incarnation, ...(peer.collection && { generation: peer.collection.generation }), ...(peer.schema && { schema: peer.schema }), start, end, more, records: [...records] },
       signal,
     );
     let detected: readonly ConflictRef[] = [];

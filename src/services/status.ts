@@ -16,6 +16,8 @@ export interface PeerStatus {
   readonly name: string;
   readonly url: string;
   readonly state: PeerState;
+  /** Why it is unreachable or rejected, and what to do; null otherwise. */
+  readonly reason: string | null;
   /** ISO 8601 in UTC with microseconds. */
   readonly lastSyncAt: string | null;
   /** At most 100,000 are counted. */
@@ -84,6 +86,7 @@ export function createStatus(replica: Replica, leads: () => boolean, conflictRet
             name,
             url,
             state: peer.state as PeerState,
+            reason: peer.reason,
             lastSyncAt: peer.lastSyncAt === null ? null : stampToInstant(peer.lastSyncAt),
             pendingChanges: changes,
             lagSeconds,

@@ -67,17 +67,22 @@ export async function removeAddress(db: Database, name: string): Promise<Address
 
 /** Forgets what was seen of every peer: where nobody was there to look, it may not hold any more. */
 export async function forgetSeen(db: Pick<Transaction, 'query'>): Promise<void> {
-  await db.query(`UPDATE replication.peer SET state = 'UNKNOWN', consistency = NULL WHERE state <> 'UNKNOWN' OR consistency IS NOT NULL`);
+  await db.query(`UPDATE replication.peer SET state = 'UNKNOWN', reason = NULL, consistency = NULL WHERE state <> 'UNKNOWN' OR consistency IS NOT NULL`);
 }
 
-/** Notes in which state a peer is. @param unless - States that this does not change. */
-export async function storeState(db: Pick<Transaction, 'query'>, name: string, state: string, unless: readonly string[] = []): Promise<void> {
+/** Notes in which state a peer is, and the reason where it is not connected. @param unless - States that this does not change. */
+export async function storeState(
+  db: Pick<Transaction, 'query'>,
+  name: string,
+  state: string,
+  { reason = null, unless = [] }: { readonly reason?: string | null; readonly unless?: readonly string[] } = {},
+): Promise<void> {
   await db.query(
     // Looked at first, since ON CONFLICT locks the row whatever comes of it, and taking a batch over holds that lock until its end.
-    `INSERT INTO replication.peer (name, state)
-     SELECT $1, $2 WHERE NOT EXISTS (SELECT FROM replication.peer WHERE name = $1 AND (state = $2 OR state = ANY ($3)))
-     ON CONFLICT (name) DO UPDATE SET state = excluded.state WHERE peer.state <> ALL ($3)`,
-    [name, state, unless],
+    `INSERT INTO replication.peer (name, state, reason)
+     SELECT $1, $2, $4 WHERE NOT EXISTS (SELECT FROM replication.peer WHERE name = $1 AND ((state = $2 AND reason IS NOT DISTINCT FROM $4) OR state = ANY ($3)))
+     ON CONFLICT (name) DO UPDATE SET state = excluded.state, reason = excluded.reason WHERE peer.state <> ALL ($3)`,
+    [name, state, unless, reason],
   );
 }
 
@@ -97,5 +102,5 @@ async function lock(tx: Transaction): Promise<void> {
 }
 
 async function forget(tx: Transaction, names: readonly string[]): Promise<void> {
-  await tx.query(`UPDATE replication.peer SET state = 'UNKNOWN', consistency = NULL, owed = false WHERE name = ANY ($1)`, [names]);
+  await tx.query(`UPDATE replication.peer SET state = 'UNKNOWN', reason = NULL, consistency = NULL, owed = false WHERE name = ANY ($1)`, [names]);
 }

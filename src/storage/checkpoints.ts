@@ -18,6 +18,8 @@ export interface PeerRecord {
   readonly lastSyncAt: number | null;
   /** As last seen by any gateway. */
   readonly state: string;
+  /** Why it is not connected; null where it is, or was not heard of. */
+  readonly reason: string | null;
   /** The share of records that were the same when last compared. */
   readonly consistency: number | null;
   /** Its clock less this one's in seconds, as last measured. */
@@ -29,11 +31,11 @@ type Queryable = Pick<Transaction, 'query'>;
 export async function readPeer(db: Queryable, name: string): Promise<PeerRecord> {
   const [row] = await db.query(
     `SELECT taken_incarnation, taken_position, taken_by, acked_incarnation, acked_position, acked_by, incarnation, owed, last_sync_at,
-            state, consistency, clock_skew
+            state, reason, consistency, clock_skew
        FROM replication.peer WHERE name = $1`,
     [name],
   );
-  const [taken, position, taker, acked, ackedPosition, acker, incarnation, owed, lastSyncAt, state, consistency, skew] = row ?? [];
+  const [taken, position, taker, acked, ackedPosition, acker, incarnation, owed, lastSyncAt, state, reason, consistency, skew] = row ?? [];
   return {
     name,
     taken: taken ? { incarnation: taken, position: Number(position), taker: taker as string } : null,
@@ -42,6 +44,7 @@ export async function readPeer(db: Queryable, name: string): Promise<PeerRecord>
     owed: owed === 't',
     lastSyncAt: lastSyncAt ? Number(lastSyncAt) : null,
     state: state ?? 'UNKNOWN',
+    reason: reason ?? null,
     consistency: consistency == null ? null : Number(consistency),
     clockSkew: skew == null ? null : Number(skew),
   };
@@ -72,7 +75,7 @@ export async function storeAcknowledged(db: Queryable, name: string, { incarnati
 export async function storeSynced(db: Queryable, name: string): Promise<void> {
   await db.query(
     `INSERT INTO replication.peer (name, state, last_sync_at) VALUES ($1, 'CONNECTED', replication.clock())
-     ON CONFLICT (name) DO UPDATE SET owed = false, state = excluded.state, last_sync_at = excluded.last_sync_at`,
+     ON CONFLICT (name) DO UPDATE SET owed = false, state = excluded.state, reason = NULL, last_sync_at = excluded.last_sync_at`,
     [name],
   );
 }

@@ -1,4 +1,6 @@
 /** What the parts of storage share: the database, the models' tables, and who this replica is. */
+import { createHash } from 'node:crypto';
+
 import type { ReplicatedModel } from '../replication/model.ts';
 import type { Policy } from '../replication/policy.ts';
 import type { Era } from '../replication/exchange.ts';
@@ -66,6 +68,14 @@ export async function openReplica(db: Database, options: ReplicaOptions): Promis
 /** The models without what only storage needs to know. */
 export function modelsOf(replica: Replica): ReplicatedModel[] {
   return [...replica.tables.values()].map(({ name, key, fields }) => ({ name, key, fields }));
+}
+
+/** Stands for the models as they are described now: another where a peer that has compared them would have to do so again. */
+export function schemaOf(replica: Replica): string {
+  const models = modelsOf(replica).map(({ name, key, fields }) => [name, key, fields.toSorted((a, b) => (a.name < b.name ? -1 : 1))]);
+  // Two processes of one replica may know the same in different orders.
+  const text = JSON.stringify(models.toSorted(([a], [b]) => ((a as string) < (b as string) ? -1 : 1)));
+  return createHash('sha256').update(text).digest('base64url');
 }
 
 /** This replica's incarnations in the order they began, within a transaction. */

@@ -235,6 +235,8 @@ it('every field of every type of the schema can be read', async () => {
     else {
       b.cut();
       await mutate('resolveConflicts', '(strategy: LATEST)');
+      const replica = schema.getQueryType()?.getFields()['replica']?.type as GraphQLOutputType;
+      reader.see(replica, (await answered(`{ replica ${reader.selection(replica)} }`))['replica']);
       b.heal();
       await sync(a, 'b');
     }

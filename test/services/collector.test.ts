@@ -41,7 +41,7 @@ it('strikes who does not come back, and nobody else', async () => {
   const member = (n: number, name: string) => ({ id: `00000000-0000-4000-8000-00000000000${n}`, name, slot: n, stride: 10 });
   await learnRoster(replica.db, [member(2, 'b'), member(3, 'c')]);
   await addAddress(replica.db, { name: 'b', url: 'http://127.0.0.1:1' });
-  await storeState(replica.db, 'b', 'CONNECTED', []);
+  await storeState(replica.db, 'b', 'CONNECTED');
   const roster = createRoster(replica, 's');
   const strike = (name: string) => roster.strike(name, 'Bearer s');
   await expect(roster.strike('c', null)).rejects.toThrow('PEER_SECRET');

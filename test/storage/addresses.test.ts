@@ -49,8 +49,8 @@ describe('addresses', () => {
       const { state, consistency } = await readPeer(replica.db, 'b');
       return [state, consistency];
     };
-    await storeState(replica.db, 'b', 'REJECTED');
-    await storeState(replica.db, 'b', 'CONNECTED', ['REJECTED']);
+    await storeState(replica.db, 'b', 'REJECTED', { reason: 'it does not fit' });
+    await storeState(replica.db, 'b', 'CONNECTED', { unless: ['REJECTED'] });
     expect(await seen()).toEqual(['REJECTED', null]);
     await storeState(replica.db, 'b', 'CONNECTED');
     await storeConsistency(replica.db, 'b', 0.5);

@@ -220,11 +220,11 @@ export function createFake(): Fake {
     peering: {
       async add(name, url) {
         if (name === 'b') throw new ServiceError('PEER_EXISTS', `"b" is a peer already`);
-        return { name, url, state: 'UNKNOWN', lastSyncAt: null, pendingChanges: 0, lagSeconds: 0, consistency: null, clockSkewSeconds: null };
+        return { name, url, state: 'UNKNOWN', reason: null, lastSyncAt: null, pendingChanges: 0, lagSeconds: 0, consistency: null, clockSkewSeconds: null };
       },
       async remove(name) {
         if (name !== 'b') throw new ServiceError('UNKNOWN_PEER', `there is no peer "${name}"`);
-        return { name, url: 'http://127.0.0.1:8002', state: 'CONNECTED', lastSyncAt: NOW, pendingChanges: 0, lagSeconds: 0, consistency: 1, clockSkewSeconds: 0 };
+        return { name, url: 'http://127.0.0.1:8002', state: 'CONNECTED', reason: null, lastSyncAt: NOW, pendingChanges: 0, lagSeconds: 0, consistency: 1, clockSkewSeconds: 0 };
       },
     },
     comparison: {
@@ -245,7 +245,7 @@ export function createFake(): Fake {
       async peers() {
         check('peers');
         return [
-          { name: 'b', url: 'http://127.0.0.1:8002', state: 'CONNECTED', lastSyncAt: NOW, pendingChanges: 4, lagSeconds: 1.5, consistency: 0.5, clockSkewSeconds: -0.25 },
+          { name: 'b', url: 'http://127.0.0.1:8002', state: 'CONNECTED', reason: null, lastSyncAt: NOW, pendingChanges: 4, lagSeconds: 1.5, consistency: 0.5, clockSkewSeconds: -0.25 },
         ];
       },
       waiting: async (first) => [{ model: 'User', recordId: '9', reason: 'the email is taken', values: { nom: 'X' } }].slice(0, first),

@@ -9,7 +9,7 @@ import pg from 'pg';
 
 import type { ReplicaConfig } from '../../src/config.ts';
 import type { TypedDocumentString } from '../../src/generated/graphql/graphql.ts';
-import { startReplica, type RunningReplica } from '../../src/main.ts';
+import { startReplica, type RunningReplica, type StartOptions } from '../../src/main.ts';
 import { createLogger } from '../../src/telemetry/log.ts';
 import { createTestDatabase, type TestDatabase } from './postgres.ts';
 
@@ -19,6 +19,8 @@ export interface Member extends Partial<Omit<ReplicaConfig, 'peers'>> {
   readonly peers?: readonly string[] | Readonly<Record<string, string>>;
   /** The member whose database it shares; one of its own unless given. */
   readonly sharing?: string;
+  /** The version of the schema that it has; the project's own unless given. */
+  readonly schema?: StartOptions['schema'];
 }
 
 export interface LogLine {
@@ -60,6 +62,8 @@ export interface FleetReplica {
   metrics(): Promise<Map<string, number>>;
   stop(): Promise<void>;
   start(): Promise<void>;
+  /** Stops it, and starts it as one that has this schema. */
+  upgrade(schema: StartOptions['schema']): Promise<void>;
   /** Breaks what peers have open to it, and lets none of them reach it. */
   cut(): void;
   heal(): void;
@@ -98,7 +102,7 @@ export async function startFleet(members: Readonly<Record<string, Member>>, { ur
       databases.set(handle, database);
     }
     const replicas = handles.map((handle, index) => {
-      const { peers = handles.filter((other) => other !== handle), sharing = handle, ...over } = members[handle] ?? {};
+      const { peers = handles.filter((other) => other !== handle), sharing = handle, schema, ...over } = members[handle] ?? {};
       const called = Array.isArray(peers) ? peers.map((peer: string) => [peer, members[peer]?.name ?? peer] as const) : Object.entries(peers as Record<string, string>);
       const config: ReplicaConfig = {
         name: handle,
@@ -117,7 +121,7 @@ export async function startFleet(members: Readonly<Record<string, Member>>, { ur
         peerSecret: null,
         ...over,
       };
-      const replica = createMember(config, lines.get(handle) as Line);
+      const replica = createMember(config, lines.get(handle) as Line, schema);
       closers.push(replica.stop);
       return [handle, replica] as const;
     });
@@ -137,15 +141,27 @@ export async function startFleet(members: Readonly<Record<string, Member>>, { ur
   }
 }
 
-function createMember(config: ReplicaConfig, line: Line): FleetReplica {
+function createMember(config: ReplicaConfig, line: Line, first: StartOptions['schema']): FleetReplica {
   const log: LogLine[] = [];
   const logger = createLogger({ replica: config.name, pretty: false, write: (text) => void log.push(JSON.parse(text) as LogLine) });
   let running: RunningReplica | null = null;
+  let schema = first;
   const url = (): string => {
     if (running === null) throw new Error(`replica ${config.name} is stopped`);
     return running.url;
   };
   const heal = (): void => line.lead(Number(new URL(url()).port));
+
+  const start = async (): Promise<void> => {
+    running = await startReplica(config, { log: logger, onProgress: () => {}, ...(schema && { schema }) });
+    heal();
+  };
+  const stop = async (): Promise<void> => {
+    const stopping = running;
+    running = null;
+    await stopping?.close();
+    line.cut();
+  };
 
   const graphql = async <R>(query: string, variables: object = {}): Promise<GraphQLResult<R>> => {
     const response = await fetch(`${url()}/graphql`, {
@@ -194,15 +210,12 @@ function createMember(config: ReplicaConfig, line: Line): FleetReplica {
       const samples = text.split('\n').filter((sample) => sample !== '' && !sample.startsWith('#'));
       return new Map(samples.map((sample) => [sample.slice(0, sample.lastIndexOf(' ')), Number(sample.slice(sample.lastIndexOf(' ') + 1))]));
     },
-    async start() {
-      running = await startReplica(config, { log: logger, onProgress: () => {} });
-      heal();
-    },
-    async stop() {
-      const stopping = running;
-      running = null;
-      await stopping?.close();
-      line.cut();
+    start,
+    stop,
+    async upgrade(upgraded) {
+      await stop();
+      schema = upgraded;
+      await start();
     },
     cut: line.cut,
     heal,

@@ -1,0 +1,89 @@
+/** A link that goes on without another handshake, while either side is given another schema. */
+import { afterEach, describe, expect, it } from 'vitest';
+
+import type { PeerClient } from '../../src/peers/client.ts';
+import { createIntroductions } from '../../src/services/introductions.ts';
+import { createLink, type Link } from '../../src/services/links.ts';
+import { createNotices } from '../../src/services/notices.ts';
+import { openDatabase } from '../../src/storage/database.ts';
+import { openReplica } from '../../src/storage/replica.ts';
+import { clientTo } from '../support/memory-client.ts';
+import { openReplicas, type Replicas } from '../support/replicas.ts';
+import { model, THINGS, THINGS_WITH_DEFAULT, type Schema } from '../support/schemas.ts';
+
+let replicas: Replicas;
+let handshakes = 0;
+afterEach(() => replicas.close());
+
+/** f2 as a number. */
+const RETYPED: Schema = { ddl: '', models: [model('Thing', 'things', { id: 'String', f1: 'String?', f2: 'Int?' })] };
+const RETYPE = 'ALTER TABLE things ALTER COLUMN f2 TYPE integer USING f2::integer';
+
+/** From a to whoever is b when it is called. */
+function linkToB(): Link {
+  const { replica, settle } = replicas.at('a');
+  const b = (): PeerClient => clientTo(replicas.at('b'), []);
+  handshakes = 0;
+  const client: PeerClient = {
+    name: 'b',
+    url: 'memory:b',
+    handshake: (request) => {
+      handshakes++;
+      return b().handshake(request);
+    },
+    changes: (request) => b().changes(request),
+    digest: (request) => b().digest(request),
+    inspect: (request) => b().inspect(request),
+    resend: (request) => b().resend(request),
+  };
+  const introductions = createIntroductions(replica, { skew: () => {}, warn: () => {} });
+  return createLink({ replica, client, introductions, keeper: { wake: () => {}, settle, close: async () => {} }, notices: createNotices() });
+}
+
+const write = (key: string): Promise<unknown> => replicas.at('a').sql(`INSERT INTO things (id, f1, f2) VALUES ($1, '1', '2')`, [key]);
+
+describe('a link that has shaken hands', () => {
+  it('goes on without another handshake', async () => {
+    replicas = await openReplicas('ab');
+    const link = linkToB();
+    for (const key of 'xyz') {
+      await write(key);
+      expect(await link.push(false, true)).toMatchObject({ sent: 1, applied: 1 });
+    }
+    await replicas.reopen('b');
+    await write('u');
+    expect(await link.push(false, true)).toMatchObject({ sent: 1, applied: 1 });
+    expect(handshakes).toBe(1);
+  });
+
+  it('shakes hands again where the peer was given another schema, and sends nothing where that does not fit', async () => {
+    replicas = await openReplicas('ab');
+    const link = linkToB();
+    await write('x');
+    await link.push(false, true);
+    await replicas.upgrade('b', RETYPED, RETYPE);
+    await write('y');
+    await expect(link.push(false, true)).rejects.toThrow(/its field Thing\.f2 is Int, here it is String/);
+    expect(await replicas.at('b').sql('SELECT id FROM things')).toEqual([{ id: 'x' }]);
+    await replicas.upgrade('b', THINGS, 'ALTER TABLE things ALTER COLUMN f2 TYPE text');
+    expect(await link.push(false, true)).toMatchObject({ sent: 1, applied: 1 });
+  });
+
+  it('shakes hands again where this replica has taken up a field that another process brought', async () => {
+    replicas = await openReplicas('ab');
+    const link = linkToB();
+    await write('x');
+    await link.push(false, true);
+    // Another process of a: it must be written, and b does not know it.
+    await replicas.at('a').sql(`ALTER TABLE things ADD COLUMN f3 text NOT NULL DEFAULT lower('X')`);
+    const db = openDatabase(replicas.at('a').url, { size: 1, onError: () => {} });
+    try {
+      await openReplica(db, { name: 'a', slot: 1, stride: 10, policy: 'manual', models: THINGS_WITH_DEFAULT.models, report: () => {} });
+      await write('y');
+      await expect(link.push(false, true)).rejects.toThrow(/it lacks field Thing\.f3, which must be written here/);
+      expect(await replicas.at('b').sql('SELECT id FROM things')).toEqual([{ id: 'x' }]);
+    } finally {
+      await db.close();
+    }
+  });
+});
