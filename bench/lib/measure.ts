@@ -19,11 +19,18 @@ export interface Sample {
   readonly value: number;
 }
 
+export interface Label {
+  readonly unit: string;
+  readonly better: 'more' | 'less';
+  /** The subjects that ratios are to. */
+  readonly baseline?: readonly string[];
+}
+
 export interface Measure {
   readonly name: string;
   readonly title: string;
-  /** Labels in the order of the table, with their unit and which way is better. */
-  readonly labels: Readonly<Record<string, { readonly unit: string; readonly better: 'more' | 'less'; /** Ratios are to this subject. */ readonly baseline?: string }>>;
+  /** Labels in the order of the table. */
+  readonly labels: Readonly<Record<string, Label>>;
   /** Done once a repetition; every subject within it, one after the other. */
   run(bench: Bench): Promise<readonly Sample[]>;
 }

@@ -1,4 +1,4 @@
-/** What is used of packages that bring no types. */
+/** What is used of packages that bring no types, or that only `bench/` installs: the project is type-checked without them. */
 declare module 'pouchdb' {
   interface Document {
     readonly _id: string;
@@ -24,4 +24,45 @@ declare module 'express-pouchdb' {
 declare module 'express' {
   import type { Server } from 'node:http';
   export default function express(): { use(path: string, handler: (...args: unknown[]) => void): void; listen(port: number, host: string, ready: () => void): Server };
+}
+declare module 'fastify' {
+  import type { Server } from 'node:http';
+  interface App {
+    readonly server: Server;
+    register(plugin: unknown, options: object): Promise<unknown>;
+    listen(at: { readonly port: number; readonly host: string }): Promise<string>;
+  }
+  export default function fastify(): App;
+}
+declare module 'mercurius' {
+  const plugin: unknown;
+  export default plugin;
+}
+declare module 'undici' {
+  interface Answer {
+    readonly statusCode: number;
+    readonly body: { text(): Promise<string> };
+  }
+  export class Pool {
+    constructor(origin: string, options: { readonly connections: number; readonly pipelining: number });
+    request(options: { readonly path: string; readonly method: 'POST'; readonly headers: Readonly<Record<string, string>>; readonly body: string }): Promise<Answer>;
+    destroy(): Promise<void>;
+  }
+}
+declare module 'postgraphile' {
+  import type { Server } from 'node:http';
+  interface PostGraphile {
+    createServ(grafserv: unknown): { addTo(server: Server): Promise<void> };
+    getSchema(): Promise<unknown>;
+  }
+  export function postgraphile(preset: object): PostGraphile;
+}
+declare module 'postgraphile/adaptors/pg' {
+  export function makePgService(options: { readonly connectionString: string; readonly schemas: readonly string[]; readonly poolConfig: { readonly max: number } }): object;
+}
+declare module 'postgraphile/presets/amber' {
+  export const PostGraphileAmberPreset: object;
+}
+declare module 'grafserv/node' {
+  export const grafserv: unknown;
 }

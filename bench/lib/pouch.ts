@@ -1,12 +1,9 @@
 /** PouchDB, replicating over HTTP to another one; each keeps its data in LevelDB, in a folder. */
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
 
 import type { Bench } from './measure.ts';
+import { startServer } from './server.ts';
 
 export const POUCH = 'PouchDB';
 
@@ -15,15 +12,10 @@ export async function deltaOfPouch(bench: Bench, records: number, changed: numbe
   // Loaded when it is measured: it opens what it finds in the folder.
   const { default: PouchDB } = await import('pouchdb');
   const folder = await mkdtemp(join(bench.folder, 'pouch-'));
-  const server = spawn(process.execPath, ['--import', 'tsx', fileURLToPath(new URL('pouch-server.ts', import.meta.url)), join(folder, 'remote')], {
-    cwd: bench.root,
-    stdio: ['ignore', 'pipe', 'ignore'],
-  });
-  const gone = once(server, 'exit');
+  const server = await startServer(bench, 'pouch.ts', [join(folder, 'remote')]);
   try {
-    const [port] = (await once(createInterface({ input: server.stdout }), 'line')) as [string];
     const local = new PouchDB(join(folder, 'local'));
-    const remote = `http://127.0.0.1:${port}/users`;
+    const remote = `${server.url}/users`;
     bench.say(`${POUCH}: making ${records} documents`);
     for (let from = 0; from < records; from += 5000) {
       await local.bulkDocs(
@@ -43,8 +35,7 @@ export async function deltaOfPouch(bench: Bench, records: number, changed: numbe
     await local.close();
     return times;
   } finally {
-    server.kill('SIGTERM');
-    await gone;
+    await server.stop();
     await rm(folder, { recursive: true, force: true });
   }
 }

@@ -1,10 +1,12 @@
 /** A replica as a person starts it: `npm run replica`, a process of its own. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { createWriteStream, readFileSync } from 'node:fs';
+import { createWriteStream } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+
+import { memoryOf } from './process.ts';
 
 export interface BenchReplica {
   readonly name: string;
@@ -77,13 +79,6 @@ export async function startReplica({ root, folder, name, port, databaseUrl, peer
       log.end();
     },
   };
-}
-
-/** MiB of a process, as Linux counts them. */
-function memoryOf(pid: number): { readonly now: number; readonly peak: number } {
-  const status = readFileSync(`/proc/${pid}/status`, 'utf8');
-  const of = (field: string): number => Number(new RegExp(`${field}:\\s+(\\d+)`).exec(status)?.[1] ?? Number.NaN) / 1024;
-  return { now: of('VmRSS'), peak: of('VmHWM') };
 }
 
 export async function freePorts(count: number): Promise<number[]> {

@@ -26,20 +26,20 @@ export interface Figure {
   readonly median: number;
   readonly lowest: number;
   readonly highest: number;
-  /** How many times as good as the baseline of the same run; null for the baseline itself, and where there is none. */
-  readonly ratio: number | null;
+  /** How many times as good as each baseline of the same run; none for a baseline itself. */
+  readonly ratios: Readonly<Record<string, number>>;
 }
 
 export function summarise({ name, title, labels }: Measure, samples: readonly Sample[]): Result {
-  const figures = Object.entries(labels).flatMap(([label, { unit, better, baseline }]) => {
+  const figures = Object.entries(labels).flatMap(([label, { unit, better, baseline = [] }]) => {
     const bySubject = grouped(samples.filter((sample) => sample.label === label), ({ subject }) => subject);
     const medians = new Map([...bySubject].map(([subject, own]) => [subject, median(own.map(({ value }) => value))]));
-    const base = baseline === undefined ? undefined : medians.get(baseline);
+    const bases = baseline.flatMap((subject) => (medians.has(subject) ? [[subject, medians.get(subject) as number] as const] : []));
     return [...bySubject].map(([subject, own]): Figure => {
       const values = own.map(({ value }) => value);
       const middle = medians.get(subject) as number;
-      const ratio = base === undefined || subject === baseline ? null : better === 'more' ? middle / base : base / middle;
-      return { label, unit, better, subject, median: middle, lowest: Math.min(...values), highest: Math.max(...values), ratio };
+      const ratios = baseline.includes(subject) ? {} : Object.fromEntries(bases.map(([other, base]) => [other, better === 'more' ? middle / base : base / middle]));
+      return { label, unit, better, subject, median: middle, lowest: Math.min(...values), highest: Math.max(...values), ratios };
     });
   });
   return { measure: name, title, figures };
@@ -68,13 +68,19 @@ export function table({ id, startedAt, machine, repeats, results }: Run): string
       figure.subject,
       `${number(figure.median)} ${figure.unit}`.trim(),
       figure.lowest === figure.highest ? '' : `(${number(figure.lowest)} to ${number(figure.highest)})`,
-      figure.ratio === null ? '' : `${figure.ratio.toFixed(2)} ×`,
+      ratiosOf(figure),
     ]);
     const widths = [0, 1, 2, 3, 4].map((column) => Math.max(...rows.map((row) => (row[column] as string).length)));
     const lines = rows.map((row) => `  ${row.map((cell, column) => (column < 2 ? cell.padEnd(widths[column] as number) : cell.padStart(widths[column] as number))).join('  ')}`.trimEnd());
     return [title, ...lines].join('\n');
   });
   return [head.join('\n'), ...parts].join('\n\n');
+}
+
+/** Whom a ratio is to goes without saying where there is one baseline only. */
+function ratiosOf({ ratios }: Figure): string {
+  const all = Object.entries(ratios);
+  return all.map(([subject, ratio]) => `${ratio.toFixed(2)} ×${all.length > 1 ? ` ${subject}` : ''}`).join(', ');
 }
 
 const BAR = { height: 18, gap: 6, left: 260, width: 420, right: 180 };

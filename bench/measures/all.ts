@@ -1,5 +1,6 @@
 /** Every measure, in the order of the table. */
 import type { Measure } from '../lib/measure.ts';
+import { api } from './api.ts';
 import { createConflicts } from './conflicts.ts';
 import { createCopy } from './copy.ts';
 import { createDelta } from './delta.ts';
@@ -11,6 +12,7 @@ export const MEASURES: readonly Measure[] = [
   createDelta(100_000, { peers: true }),
   createConflicts(10_000),
   createResolve(10_000),
+  api,
 ];
 
 /** These take minutes each, and are run where they are asked for. */

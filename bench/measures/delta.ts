@@ -11,7 +11,7 @@ export function createDelta(records: number, options: { readonly peers: boolean 
   return {
     name: `delta-${records}`,
     title: `${CHANGED} changed of ${records.toLocaleString('en')}: sync called to sync done`,
-    labels: { median: { unit: 'ms', better: 'less', ...(options.peers && { baseline: POUCH }) }, slowest: { unit: 'ms', better: 'less', ...(options.peers && { baseline: POUCH }) } },
+    labels: { median: { unit: 'ms', better: 'less', ...(options.peers && { baseline: [POUCH] }) }, slowest: { unit: 'ms', better: 'less', ...(options.peers && { baseline: [POUCH] }) } },
     run: async (bench) => [...(await ours(bench, records)), ...(options.peers ? samples(POUCH, await deltaOfPouch(bench, records, CHANGED, ROUNDS)) : [])],
   };
 }

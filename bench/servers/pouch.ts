@@ -1,4 +1,4 @@
-/** PouchDB behind HTTP, as its documentation sets it up: `pouch-server.ts FOLDER`. Tells its port on stdout. */
+/** PouchDB behind HTTP, as its documentation sets it up: `pouch.ts FOLDER`. Tells its port on stdout. */
 import { mkdirSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
 
