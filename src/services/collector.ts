@@ -20,13 +20,14 @@ export interface CollectorOptions {
   readonly exchange: () => Promise<void>;
   readonly onCollected: (collected: Collected) => void;
   readonly onError: (error: unknown) => void;
-  /** Between two rounds, in milliseconds; a minute unless given. */
+  /** Between two rounds, in milliseconds; unless given a minute, or as long as deletions are kept where that is shorter. */
   readonly intervalMs?: number;
 }
 
 const INTERVAL_MS = 60_000;
+const LEAST_INTERVAL_MS = 1_000;
 
-export function createCollector({ replica, retention, exchange, onCollected, onError, intervalMs = INTERVAL_MS }: CollectorOptions): Collector {
+export function createCollector({ replica, retention, exchange, onCollected, onError, intervalMs = intervalFor(retention) }: CollectorOptions): Collector {
   const closing = new AbortController();
   let running: Promise<void> | null = null;
 
@@ -57,4 +58,9 @@ export function createCollector({ replica, retention, exchange, onCollected, onE
       await running;
     },
   };
+}
+
+/** What is kept for seconds is not to be forgotten a minute late. */
+function intervalFor(retention: number): number {
+  return Math.max(LEAST_INTERVAL_MS, Math.min(INTERVAL_MS, retention * 1_000));
 }

@@ -14,7 +14,7 @@ const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 it(
   'finds nothing in three replicas that are hurt in every way',
   async () => {
-    const report = await run({ seed: 7, seconds: 45, topology: 'chain', policy: 'manual', mode: 'continuous' });
+    const report = await run({ seed: 7, seconds: 45, topology: 'chain', policy: 'manual', mode: 'continuous', retention: 2 });
     expect(report.violations, `the history is in ${report.folder}`).toEqual([]);
     expect(report.rounds).toBeGreaterThan(0);
     await rm(report.folder, { recursive: true, force: true });

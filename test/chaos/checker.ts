@@ -4,89 +4,19 @@
  * The history is Elle's idea: a value tells which writes its writer had seen, so that what was lost, made up or held against itself can be told from values alone, without trusting any
  * clock, vector or log of the product.
  */
+import type { AsideRecord, Capture, Evidence, LogEntry, Operation, RecordState, Violation } from './facts.ts';
+import { uniqueValues } from './unique-values.ts';
 import { lastTokens, sameValues, tokensOf, type Values } from './values.ts';
-
-/** One write as its client saw it. */
-export interface Operation {
-  readonly id: number;
-  readonly replica: string;
-  readonly via: string;
-  readonly kind: 'create' | 'update' | 'delete' | 'resolve';
-  /** Null where nobody told. */
-  readonly key: string | null;
-  /** What it wrote; a deletion writes none. */
-  readonly token: string | null;
-  /** `unknown`: the answer never came. */
-  readonly outcome: 'ok' | 'failed' | 'unknown';
-  /** The list that its writer had read, where the write was to succeed only over that. */
-  readonly expected?: string;
-}
-
-/** One write as its transaction noted it beside: it is there exactly if the write was committed. */
-export interface Capture {
-  readonly replica: string;
-  readonly key: string;
-  readonly before: Values | null;
-  readonly after: Values | null;
-}
-
-export interface RecordState {
-  readonly key: string;
-  /** The vectors, in one form on every replica. */
-  readonly version: string;
-  readonly sides: readonly (Values | null)[];
-  readonly row: Values | null;
-  readonly waiting: boolean;
-}
-
-export interface LogEntry {
-  readonly id: number;
-  readonly key: string;
-  readonly kind: string;
-  readonly pending: boolean;
-  readonly sides: readonly (Values | null)[];
-  readonly resolved: Values | null;
-}
-
-/** What one subscriber heard, in order. */
-export interface Hearing {
-  readonly replica: string;
-  readonly who: string;
-  /** The last conflict that was there before it listened. */
-  readonly from: number;
-  readonly ids: readonly number[];
-}
-
-export interface Evidence {
-  readonly manual: boolean;
-  readonly operations: readonly Operation[];
-  readonly captures: readonly Capture[];
-  /** By replica. */
-  readonly states: ReadonlyMap<string, readonly RecordState[]>;
-  readonly logs: ReadonlyMap<string, readonly LogEntry[]>;
-  /** Entries of logs that a restore threw away. */
-  readonly formerLogs: readonly LogEntry[];
-  readonly hearings: readonly Hearing[];
-  /** Tokens that a restore may have taken with it: no other replica had them. */
-  readonly forgiven: ReadonlySet<string>;
-  /** Records whose deletion a restore may have taken with it. */
-  readonly forgivenDeletions: ReadonlySet<string>;
-}
-
-export interface Violation {
-  readonly rule: 'convergence' | 'loss' | 'resurrection' | 'false conflict' | 'invention' | 'log' | 'subscription' | 'expected version' | 'quiet' | 'process';
-  readonly message: string;
-  /** The record it is about. */
-  readonly key?: string;
-}
 
 export function check(evidence: Evidence): Violation[] {
   const records = gather(evidence);
-  const outcomes = outcomesOf(evidence.operations);
+  const writers = writersOf(evidence.operations);
   return [
     ...convergence(evidence),
-    ...[...records.values()].flatMap((record) => [...losses(record, evidence), ...falseConflicts(record, evidence), ...inventions(record, outcomes)]),
+    ...[...records.values()].flatMap((record) => [...losses(record, evidence), ...falseConflicts(record, evidence), ...inventions(record, writers)]),
     ...logEntries(evidence),
+    ...uniqueValues(evidence),
+    ...setAside(evidence),
     ...subscriptions(evidence),
     ...expectedVersions(evidence),
   ];
@@ -97,19 +27,26 @@ interface Dossier {
   readonly key: string;
   readonly captures: Capture[];
   readonly states: (RecordState & { readonly replica: string })[];
-  readonly entries: LogEntry[];
+  readonly entries: Pick<LogEntry, 'kind' | 'pending' | 'sides' | 'resolved'>[];
+  /** Set aside. */
+  readonly asides: AsideRecord[];
 }
 
-function gather({ captures, states, logs, formerLogs }: Evidence): Map<string, Dossier> {
+function gather({ captures, states, logs, formerLogs, asides }: Evidence): Map<string, Dossier> {
   const records = new Map<string, Dossier>();
   const of = (key: string): Dossier => {
-    const known = records.get(key) ?? { key, captures: [], states: [], entries: [] };
+    const known = records.get(key) ?? { key, captures: [], states: [], entries: [], asides: [] };
     records.set(key, known);
     return known;
   };
   for (const capture of captures) of(capture.key).captures.push(capture);
   for (const [replica, own] of states) for (const state of own) of(state.key).states.push({ ...state, replica });
-  for (const entry of [...formerLogs, ...[...logs.values()].flat()]) of(entry.key).entries.push(entry);
+  for (const entry of [...formerLogs, ...[...logs.values()].flat()]) {
+    const { key, holder } = entry;
+    of(key).entries.push(entry);
+    if (holder !== null) of(holder.key).entries.push({ ...entry, sides: [holder.values], resolved: null });
+  }
+  for (const { records: own } of asides.values()) for (const aside of own) of(aside.key).asides.push(aside);
   return records;
 }
 
@@ -133,19 +70,20 @@ function* convergence({ states, manual }: Evidence): Generator<Violation> {
   }
 }
 
-/** Every committed or acknowledged write is in some side, or was seen by what is, or was deleted by who saw it, or is in the log. */
+/** Every committed or acknowledged write is in some side, or was seen by what is, or was deleted by who saw it, or is in the log, or set aside. */
 function* losses(record: Dossier, { operations, forgiven, forgivenDeletions }: Evidence): Generator<Violation> {
-  const { key, captures, states, entries } = record;
+  const { key, captures, states, entries, asides } = record;
   const deletions = captures.filter(({ after }) => after === null);
   const there = [
     ...states.flatMap(({ sides, row }) => [...sides, row]),
     ...entries.flatMap(({ sides, resolved }) => [...sides, resolved]),
+    ...asides.flatMap(({ sides }) => sides),
     ...deletions.map(({ before }) => before),
   ].filter((values) => values !== null);
   const seen = closure(there.flatMap(tokensOf), seenBy(captures));
-  const acknowledged = operations.filter(({ key: own, outcome, token }) => own === key && outcome === 'ok' && token !== null).map(({ token }) => token as string);
+  const acknowledged = operations.filter(({ key: own, outcome }) => own === key && outcome === 'ok').flatMap(tokensWritten);
   for (const token of new Set([...acknowledged, ...captures.flatMap(writtenBy)])) {
-    if (!seen.has(token) && !forgiven.has(token)) yield { rule: 'loss', key, message: `the write ${token} to record ${key} is nowhere: in no side, seen by no write over it, in no log` };
+    if (!seen.has(token) && !forgiven.has(`${key} ${token}`)) yield { rule: 'loss', key, message: `the write ${token} to record ${key} is nowhere: in no side, seen by no write over it, in no log, not set aside` };
   }
   if (deletions.length === 0 || forgivenDeletions.has(key) || states.length === 0) return;
   const told = [...states, ...entries].some(({ sides }) => sides.includes(null));
@@ -156,9 +94,9 @@ function* losses(record: Dossier, { operations, forgiven, forgivenDeletions }: E
 }
 
 /** No side holds all that another's writer had seen. A person's decision may show an old value anew, beside a write over that value: such records are passed over. */
-function* falseConflicts({ key, captures, states, entries }: Dossier, { manual }: Evidence): Generator<Violation> {
+function* falseConflicts({ key, captures, states, entries }: Dossier, { manual, broughtBack }: Evidence): Generator<Violation> {
   const [state] = states;
-  if (state === undefined || state.sides.length < 2 || (manual && entries.some(({ pending }) => !pending))) return;
+  if (state === undefined || state.sides.length < 2 || broughtBack.has(key) || entries.some(({ pending, kind }) => !pending && (manual || kind === 'UNIQUE'))) return;
   const seen = seenBy(captures);
   const living = state.sides.filter((side) => side !== null);
   for (const [i, side] of living.entries()) {
@@ -175,17 +113,30 @@ function* falseConflicts({ key, captures, states, entries }: Dossier, { manual }
 }
 
 /** Nothing is there that nobody wrote, or whose write failed for good. */
-function* inventions({ key, states }: Dossier, outcomes: ReadonlyMap<string, Operation['outcome']>): Generator<Violation> {
+function* inventions({ key, states }: Dossier, writers: ReadonlyMap<string, readonly Operation[]>): Generator<Violation> {
   const tokens = new Set(states.flatMap(({ sides, row }) => [...sides, row]).flatMap((values) => (values === null ? [] : tokensOf(values))));
   for (const token of tokens) {
-    const outcome = outcomes.get(token);
-    if (outcome === undefined) yield { rule: 'invention', key, message: `record ${key} holds ${JSON.stringify(token)}, which nobody wrote` };
-    else if (outcome === 'failed') yield { rule: 'invention', key, message: `record ${key} holds ${token}, whose write failed` };
+    // Of a creation that was not answered nobody knows the key.
+    const own = (writers.get(token) ?? []).filter((operation) => operation.key === key || operation.key === null);
+    if (own.length === 0) yield { rule: 'invention', key, message: `record ${key} holds ${JSON.stringify(token)}, which nobody wrote` };
+    else if (own.every(({ outcome }) => outcome === 'failed')) yield { rule: 'invention', key, message: `record ${key} holds ${token}, whose write failed` };
   }
 }
 
-function outcomesOf(operations: readonly Operation[]): Map<string, Operation['outcome']> {
-  return new Map(operations.flatMap(({ token, outcome }) => (token === null ? [] : [[token, outcome] as const])));
+function writersOf(operations: readonly Operation[]): Map<string, Operation[]> {
+  const writers = new Map<string, Operation[]>();
+  for (const operation of operations) {
+    for (const token of tokensWritten(operation)) {
+      const known = writers.get(token);
+      if (known) known.push(operation);
+      else writers.set(token, [operation]);
+    }
+  }
+  return writers;
+}
+
+function tokensWritten({ token, email }: Operation): string[] {
+  return [...(token === null ? [] : [token]), ...(email === undefined ? [] : [email])];
 }
 
 /** One pending entry for each record of two values under `manual`, none otherwise. */
@@ -207,14 +158,27 @@ function isConflict(sides: readonly (Values | null)[]): boolean {
 }
 
 /** Every conflict of its replica, each once, in order. */
-function* subscriptions({ hearings, logs }: Evidence): Generator<Violation> {
-  for (const { replica, who, from, ids } of hearings) {
-    const due = (logs.get(replica) ?? []).map(({ id }) => id).filter((id) => id > from).toSorted((a, b) => a - b);
+function* subscriptions({ hearings, logs, reseeded }: Evidence): Generator<Violation> {
+  for (const { replica, who, from, ids: all } of hearings) {
+    const known = new Set((logs.get(replica) ?? []).map(({ id }) => id));
+    const ids = reseeded.has(replica) ? all.filter((id) => known.has(id)) : all;
+    const due = [...known].filter((id) => id > from).toSorted((a, b) => a - b);
     const at = due.findIndex((id, i) => ids[i] !== id);
     if (at >= 0 || ids.length !== due.length) {
       const place = at < 0 ? due.length : at;
       yield { rule: 'subscription', message: `${who} on ${replica} heard ${ids.length} conflicts of ${due.length}; the ${place + 1}th was ${ids[place] ?? 'none'} and should have been ${due[place] ?? 'none'}` };
     }
+  }
+}
+
+/** At rest nothing waits to be shown, and all that is set aside is told of. */
+function* setAside({ states, asides }: Evidence): Generator<Violation> {
+  for (const [replica, own] of states) {
+    for (const { key, waiting } of own) if (waiting) yield { rule: 'set aside', key, message: `record ${key} still waits to be shown on ${replica}` };
+  }
+  for (const [replica, { records, listed }] of asides) {
+    const told = new Set(listed);
+    for (const { key } of records) if (!told.has(key)) yield { rule: 'set aside', key, message: `record ${key} is set aside on ${replica}, which does not tell of it` };
   }
 }
 

@@ -16,6 +16,8 @@ export interface Faults {
 export interface FaultOptions {
   readonly sites: readonly Site[];
   readonly links: readonly Link[];
+  /** Between replicas that are no peers to begin with. */
+  readonly spare: readonly Link[];
   readonly history: History;
   readonly random: Random;
   readonly restore: (site: Site) => Promise<void>;
@@ -23,6 +25,8 @@ export interface FaultOptions {
   readonly doubled: (site: Site, twice: boolean) => Promise<void>;
   /** A fault that could not be made, or not be healed. */
   readonly onTrouble: (what: string, error: unknown) => void;
+  /** Whether deletions are forgotten in the run: it is restored more often then, and no clock jumps so far that it takes hours until one may be. */
+  readonly collecting: boolean;
   /** Kinds that are drawn ten times as often. */
   readonly often?: readonly FaultKind[];
 }
@@ -40,6 +44,8 @@ export const FAULT_KINDS = [
   'clock skewed',
   'backed up',
   'restored',
+  'peer removed',
+  'peer added',
 ] as const;
 export type FaultKind = (typeof FAULT_KINDS)[number];
 
@@ -47,8 +53,11 @@ export type FaultKind = (typeof FAULT_KINDS)[number];
 type Fault = (site: Site, link: Link, last: () => Promise<void>) => Promise<void>;
 
 const HOUR_US = 3_600_000_000;
+const SECOND_US = 1_000_000;
+/** How long a peer that was removed is tried to be added again. */
+const PATIENCE_MS = 60_000;
 
-export function startFaults({ sites, links, history, random, restore, doubled, onTrouble, often = [] }: FaultOptions): Faults {
+export function startFaults({ sites, links, spare, history, random, restore, doubled, collecting, onTrouble, often = [] }: FaultOptions): Faults {
   const backedUp = new Set<Site>();
   const busy = new Set<Site | Link>();
   const running = new Set<Promise<void>>();
@@ -85,13 +94,14 @@ export function startFaults({ sites, links, history, random, restore, doubled, o
     [3, 'link broken in mid-body', 'link', onLink((link) => link.breakAfter(random.int(6_000)))],
     [1, 'gateway doubled', 'site', async (site) => doubled(site, site.gateways.length < 2)],
     [2, 'clock skewed', 'site', async (site) => {
-      const offset = Math.round(random.between(-HOUR_US, HOUR_US));
+      const most = collecting ? 3 * SECOND_US : HOUR_US;
+      const offset = Math.round(random.between(-most, most));
       await site.session((client) =>
         client.query(`CREATE OR REPLACE FUNCTION replication.clock() RETURNS bigint VOLATILE LANGUAGE sql AS 'SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint + (${offset})'`),
       );
     }],
     [1, 'backed up', 'site', (site) => backUp(site)],
-    [1, 'restored', 'site', async (site, _link, last) => {
+    [collecting ? 3 : 1, 'restored', 'site', async (site, _link, last) => {
       if (!backedUp.has(site)) {
         await backUp(site);
         // What is written meanwhile goes with it.
@@ -99,8 +109,37 @@ export function startFaults({ sites, links, history, random, restore, doubled, o
       }
       await restore(site);
     }],
+    // Of one of the two: the other goes on sending.
+    [2, 'peer removed', 'link', async (_site, { from, to, url }, last) => {
+      const site = siteOf(from);
+      await changePeers(site, REMOVE, { name: to });
+      await last();
+      await persist(() => changePeers(site, ADD, { name: to, url }));
+    }],
+    [spare.length === 0 ? 0 : 1, 'peer added', 'link', async (_site, _link, last) => {
+      const { from, to, url } = random.pick(spare);
+      const site = siteOf(from);
+      await changePeers(site, ADD, { name: to, url });
+      await last();
+      await persist(() => changePeers(site, REMOVE, { name: to }));
+    }],
   ];
   const drawn = kinds.flatMap(([weight, ...kind]) => Array.from({ length: often.includes(kind[0]) ? 10 * weight : weight }, () => kind));
+
+  function siteOf(name: string): Site {
+    return sites.find((site) => site.name === name) as Site;
+  }
+
+  /** Until a gateway is there to be told. */
+  async function persist(act: () => Promise<void>): Promise<void> {
+    for (const end = performance.now() + PATIENCE_MS; ; await sleep(100)) {
+      try {
+        return await act();
+      } catch (error) {
+        if (closing.signal.aborted || performance.now() > end) throw error;
+      }
+    }
+  }
 
   async function backUp(site: Site): Promise<void> {
     await site.postgres.backUp();
@@ -155,4 +194,14 @@ export function startFaults({ sites, links, history, random, restore, doubled, o
       await Promise.all(running);
     },
   };
+}
+
+const ADD = 'mutation ($name: String!, $url: String!) { addPeer(name: $name, url: $url) { name } }';
+const REMOVE = 'mutation ($name: String!) { removePeer(name: $name) { name } }';
+/** It is so already: a restart or a restore was faster. */
+const DONE = new Set(['PEER_EXISTS', 'UNKNOWN_PEER']);
+
+async function changePeers(site: Site, mutation: string, variables: object): Promise<void> {
+  const { errors } = await site.graphql(mutation, variables);
+  if (errors && !errors.every(({ extensions }) => DONE.has(extensions?.code ?? ''))) throw new Error(errors[0]?.message);
 }

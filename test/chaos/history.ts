@@ -1,7 +1,7 @@
 /** What was done and what came of it: kept in memory for the checker, and line by line in the run's folder for whoever has to understand a failure. */
 import { createWriteStream } from 'node:fs';
 
-import type { Capture, LogEntry, Operation } from './checker.ts';
+import type { Capture, LogEntry, Operation } from './facts.ts';
 
 export interface History {
   readonly operations: Operation[];
@@ -9,10 +9,13 @@ export interface History {
   readonly formerLogs: LogEntry[];
   readonly forgiven: Set<string>;
   readonly forgivenDeletions: Set<string>;
+  readonly broughtBack: Set<string>;
   /** How many faults of each kind there were. */
   readonly faults: Map<string, number>;
   /** A token that nobody has written yet. */
   token(): string;
+  /** The same as an address. */
+  address(): string;
   operation(operation: Omit<Operation, 'id'>, began: number): void;
   fault(kind: string, detail: string): void;
   note(what: object): void;
@@ -30,8 +33,10 @@ export function createHistory(file: string): History {
     formerLogs: [],
     forgiven: new Set(),
     forgivenDeletions: new Set(),
+    broughtBack: new Set(),
     faults: new Map(),
     token: () => `t${(tokens++).toString(36)}`,
+    address: () => `e${(tokens++).toString(36)}@x.org`,
     operation(operation, since) {
       const whole = { id: history.operations.length, ...operation };
       history.operations.push(whole);

@@ -3,7 +3,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import pg from 'pg';
 
-import type { Operation } from './checker.ts';
+import { createClashes, type Give } from './clashes.ts';
+import type { Operation } from './facts.ts';
 import type { History } from './history.ts';
 import type { Random } from './random.ts';
 import { NobodyThere, PATIENCE_MS, type Site } from './site.ts';
@@ -18,6 +19,7 @@ export interface Load {
 }
 
 type Outcome = Operation['outcome'];
+type Written = Pick<Operation, 'key' | 'token' | 'kind' | 'email'>;
 type Work = (site: Site, random: Random) => Promise<void>;
 
 /** Records that are written at a time, so that replicas meet on them. */
@@ -72,9 +74,9 @@ export function startLoad(sites: readonly Site[], history: History, random: Rand
   }
 
   /** One transaction: its writes by key, committed at last or rolled back. */
-  async function transaction(site: Site, via: string, write: (client: pg.Client) => Promise<readonly Pick<Operation, 'key' | 'token' | 'kind'>[]>, end: { holdMs?: number; rollback?: boolean } = {}): Promise<void> {
+  async function transaction(site: Site, via: string, write: (client: pg.Client) => Promise<readonly Written[]>, end: { holdMs?: number; rollback?: boolean } = {}): Promise<void> {
     const began = performance.now();
-    let written: readonly Pick<Operation, 'key' | 'token' | 'kind'>[] = [];
+    let written: readonly Written[] = [];
     let outcome = 'failed' as Outcome;
     let committing = false;
     try {
@@ -99,27 +101,57 @@ export function startLoad(sites: readonly Site[], history: History, random: Rand
     }
   }
 
-  async function append(client: pg.Client, chosen: readonly string[]): Promise<Pick<Operation, 'key' | 'token' | 'kind'>[]> {
+  async function insert(client: pg.Client, email?: string): Promise<Written[]> {
+    const token = history.token();
+    const given = email ?? addressOf(token);
+    const { rows } = await client.query<{ id: number }>('INSERT INTO users (nom, email) VALUES ($1, $2) RETURNING id', [token, given]);
+    return [{ kind: 'create', key: String(rows[0]?.id), token, email: given }];
+  }
+
+  async function createOver(site: Site, email?: string): Promise<void> {
+    const token = history.token();
+    const given = email ?? addressOf(token);
+    const began = performance.now();
+    const { outcome, data } = await call<{ createUser: { id: string } }>(site, CREATE, { input: { nom: token, email: given } });
+    if (data) learn(data.createUser.id);
+    record({ replica: site.name, via: 'graphql', kind: 'create', key: data?.createUser.id ?? null, token, email: given, outcome }, began);
+  }
+
+  const give: Give = async (site, chance, email, key) => {
+    const bySql = chance.chance(0.5);
+    if (key === null) return bySql ? transaction(site, 'sql', (client) => insert(client, email)) : createOver(site, email);
+    if (!bySql) {
+      const began = performance.now();
+      const { outcome } = await call(site, UPDATE, { id: key, input: { email } });
+      record({ replica: site.name, via: 'graphql', kind: 'update', key, token: null, email, outcome }, began);
+      return;
+    }
+    await transaction(site, 'sql', async (client) => {
+      const { rowCount } = await client.query('UPDATE users SET email = $2 WHERE id = $1', [key, email]);
+      return rowCount === 0 ? [] : [{ kind: 'update', key, token: null, email }];
+    });
+  };
+  const occupy = (site: Site, work: Promise<void>): Promise<void> => {
+    busy.get(site)?.add(work);
+    return work.finally(() => busy.get(site)?.delete(work));
+  };
+  const clashes = createClashes(sites, history, give, occupy);
+
+  async function append(client: pg.Client, chosen: readonly string[]): Promise<Written[]> {
     const base = history.token();
     const { rows } = await client.query<{ id: number }>(`UPDATE users SET nom = ${appendedSql(`'${base}.' || id`)} WHERE id = ANY ($1::integer[]) RETURNING id`, [chosen]);
     return rows.map(({ id }) => ({ kind: 'update', key: String(id), token: `${base}.${id}` }));
   }
 
   const works: readonly (readonly [weight: number, work: Work])[] = [
-    [3, async (site) => {
-      const token = history.token();
-      const began = performance.now();
-      const { outcome, data } = await call<{ createUser: { id: string } }>(site, CREATE, { input: { nom: token, email: `${token}@x.org` } });
-      if (data) learn(data.createUser.id);
-      record({ replica: site.name, via: 'graphql', kind: 'create', key: data?.createUser.id ?? null, token, outcome }, began);
-    }],
+    [3, (site) => createOver(site)],
     [1, async (site) => {
       const token = history.token();
       const began = performance.now();
-      const { outcome, body } = await request(site, 'POST', '/users', { nom: token, email: `${token}@x.org` });
+      const { outcome, body } = await request(site, 'POST', '/users', { nom: token, email: addressOf(token) });
       const key = outcome === 'ok' ? String(body?.['id']) : null;
       if (key !== null) learn(key);
-      record({ replica: site.name, via: 'rest', kind: 'create', key, token, outcome }, began);
+      record({ replica: site.name, via: 'rest', kind: 'create', key, token, email: addressOf(token), outcome }, began);
     }],
     [8, async (site, chance) => {
       const key = chance.pick(keys);
@@ -153,28 +185,14 @@ export function startLoad(sites: readonly Site[], history: History, random: Rand
       const outcome = chance.chance(0.5) ? (await call(site, DELETE, { id: key })).outcome : (await request(site, 'DELETE', `/users/${key}`)).outcome;
       record({ replica: site.name, via: 'api', kind: 'delete', key, token: null, outcome }, began);
     }],
-    [1, (site) =>
-      transaction(site, 'sql', async (client) => {
-        const token = history.token();
-        const { rows } = await client.query<{ id: number }>('INSERT INTO users (nom, email) VALUES ($1, $2) RETURNING id', [token, `${token}@x.org`]);
-        return [{ kind: 'create', key: String(rows[0]?.id), token }];
-      })],
+    [1, (site) => transaction(site, 'sql', (client) => insert(client))],
     [6, (site, chance) => transaction(site, 'sql', (client) => append(client, [chance.pick(keys)]))],
     [2, (site, chance) => transaction(site, 'sql, many rows', (client) => append(client, keys.filter(() => chance.chance(0.4))))],
     [1, (site, chance) => transaction(site, 'sql, rolled back', (client) => append(client, [chance.pick(keys), chance.pick(keys)]), { rollback: true })],
     // Written early, committed late.
     [1, (site, chance) => transaction(site, 'sql, late', (client) => append(client, [chance.pick(keys)]), { holdMs: chance.between(500, 4_000) })],
-    [1, (site) =>
-      transaction(
-        site,
-        'sql, late',
-        async (client) => {
-          const token = history.token();
-          const { rows } = await client.query<{ id: number }>('INSERT INTO users (nom, email) VALUES ($1, $2) RETURNING id', [token, `${token}@x.org`]);
-          return [{ kind: 'create', key: String(rows[0]?.id), token }];
-        },
-        { holdMs: 2_000 },
-      )],
+    [1, (site) => transaction(site, 'sql, late', (client) => insert(client), { holdMs: 2_000 })],
+    [3, (site, chance) => clashes.clash(site, chance, keys)],
     [1, (site, chance) =>
       transaction(site, 'sql', async (client) => {
         const { rows } = await client.query<{ id: number }>('DELETE FROM users WHERE id = $1 RETURNING id', [chance.pick(keys)]);
@@ -187,9 +205,7 @@ export function startLoad(sites: readonly Site[], history: History, random: Rand
     while (!closing.signal.aborted) {
       if (!paused && !site.closed) {
         const work = keys.length < 4 ? (works[0] as (typeof works)[number])[1] : chance.pick(drawn);
-        const doing = work(site, chance);
-        busy.get(site)?.add(doing);
-        await doing.finally(() => busy.get(site)?.delete(doing));
+        await occupy(site, work(site, chance));
       }
       await sleep(chance.between(0.2, 1.8) * pauseMs, undefined, { signal: closing.signal }).catch(() => {});
     }
@@ -215,4 +231,9 @@ export function startLoad(sites: readonly Site[], history: History, random: Rand
       await Promise.all(writers);
     },
   };
+}
+
+/** The address of a record that nobody else claims. */
+function addressOf(token: string): string {
+  return `${token}@x.org`;
 }

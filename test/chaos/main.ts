@@ -8,14 +8,14 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 
 import type { ConflictPolicy, SyncMode } from '../../src/config.ts';
-import type { Violation } from './checker.ts';
+import type { Violation } from './facts.ts';
 import { FAULT_KINDS, type FaultKind } from './faults.ts';
 import { TOPOLOGIES, type Topology } from './plan.ts';
 import { PLANTS } from './plants.ts';
 import { run, type Report } from './run.ts';
 
 const USAGE = `usage: npm run chaos -- [--seed S] [--minutes T] [--replicas N] [--topology ${TOPOLOGIES.join('|')}] [--policy manual|latest|field-wise]
-       [--mode continuous|manual] [--plant NAME] [--round SECONDS] [--no-faults] [--often FAULT[,FAULT]] [--json] [--keep]
+       [--mode continuous|manual] [--retention SECONDS|none] [--plant NAME] [--round SECONDS] [--no-faults] [--often FAULT[,FAULT]] [--json] [--keep]
 plants: ${Object.keys(PLANTS).join(', ')}
 faults: ${FAULT_KINDS.join(', ')}`;
 /** Lines of a failing record's history that are printed; all of it is in the folder. */
@@ -30,6 +30,7 @@ async function main(): Promise<number> {
       topology: { type: 'string' },
       policy: { type: 'string' },
       mode: { type: 'string' },
+      retention: { type: 'string' },
       plant: { type: 'string' },
       round: { type: 'string' },
       'no-faults': { type: 'boolean', default: false },
@@ -61,6 +62,7 @@ async function main(): Promise<number> {
     ...(values.topology !== undefined && { topology: oneOf('topology', values.topology, TOPOLOGIES) as Topology }),
     ...(values.policy !== undefined && { policy: oneOf('policy', values.policy, ['manual', 'latest', 'field-wise']) as ConflictPolicy }),
     ...(values.mode !== undefined && { mode: oneOf('mode', values.mode, ['continuous', 'manual']) as SyncMode }),
+    ...(values.retention !== undefined && { retention: values.retention === 'none' ? null : number('retention', values.retention) }),
     ...(values.plant !== undefined && { plant: oneOf('plant', values.plant, Object.keys(PLANTS)) }),
     ...(values.round !== undefined && { roundSeconds: number('round', values.round) }),
     faults: !values['no-faults'],
@@ -82,15 +84,16 @@ async function main(): Promise<number> {
   return report.violations.length > 0 ? 1 : 0;
 }
 
-function describe({ seed, plan, plant, seconds, rounds, operations, faults, conflicts, records, memory, errors, violations }: Report): string {
+function describe({ seed, plan, plant, seconds, rounds, operations, faults, conflicts, clashes, forgotten, reseeded, records, memory, errors, violations }: Report): string {
   const list = (counts: Readonly<Record<string, unknown>>): string => Object.entries(counts).map(([name, count]) => `${name} ${String(count)}`).join(', ') || 'none';
   const megabytes = Object.fromEntries(Object.entries(memory).map(([name, [first, last, most]]) => [name, `${first} to ${last} MB (most ${most})`]));
   return [
     `seed        ${seed}${plant === null ? '' : `, planted: ${plant}`}`,
-    `replicas    ${plan.names.join(', ')}: ${plan.topology}, SYNC_MODE ${plan.mode}, CONFLICT_POLICY ${plan.policy}`,
+    `replicas    ${plan.names.join(', ')}: ${plan.topology}, SYNC_MODE ${plan.mode}, CONFLICT_POLICY ${plan.policy}, TOMBSTONE_RETENTION ${plan.retention === null ? 'as it is' : `${plan.retention}s`}`,
     `time        ${seconds} s, ${rounds} times at rest and checked`,
     `operations  ${list(operations)}`,
-    `records     ${records}, conflicts ${conflicts}`,
+    `records     ${records}, conflicts ${conflicts}, ${clashes} of them over an address`,
+    `deletions   ${forgotten} forgotten; replicas that began anew: ${reseeded.join(', ') || 'none'}`,
     `faults      ${list(faults)}`,
     `memory      ${list(megabytes)}`,
     `log errors  ${list(errors)}`,

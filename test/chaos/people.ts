@@ -4,7 +4,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { createClient } from 'graphql-ws';
 import WebSocket from 'ws';
 
-import type { Hearing } from './checker.ts';
+import { readAsides, tokensIn } from './evidence.ts';
+import type { Hearing, Operation } from './facts.ts';
 import type { Gateway } from './gateway.ts';
 import type { History } from './history.ts';
 import type { Random } from './random.ts';
@@ -19,32 +20,82 @@ export interface Subscriber extends Person {
 }
 
 const RETRY_MS = 300;
-const PENDING = 'query { conflicts(status: PENDING, first: 20) { id recordId versions { replica deleted } } }';
+const PENDING = 'query { conflicts(status: PENDING, first: 20) { id kind recordId versions { replica recordId deleted } } }';
+
+interface Conflict {
+  readonly id: string;
+  readonly kind: string;
+  readonly recordId: string;
+  readonly versions: readonly { readonly replica: string; readonly recordId: string; readonly deleted: boolean }[];
+}
+
+type Outcome = Operation['outcome'];
+
+/** What a decision writes, beside what it chooses. */
+type Decided = Pick<Operation, 'kind' | 'key' | 'token' | 'email'>;
 
 /** Resolves conflicts now and then, in every way there is. */
 export function startResolver(sites: readonly Site[], history: History, random: Random, pauseMs: number, isPaused: () => boolean): Person {
   return everyNowAndThen(random, pauseMs, async () => {
     const site = random.pick(sites);
-    const way = random.int(5);
+    const way = random.int(7);
     if (isPaused() || site.closed) return;
-    const { data } = await site.graphql<{ conflicts: { id: string; recordId: string; versions: { replica: string; deleted: boolean }[] }[] }>(PENDING);
-    const conflict = data?.conflicts[0];
-    if (conflict === undefined) return;
-    const began = performance.now();
-    const token = way === 4 ? history.token() : null;
-    const resolve = async (): Promise<'ok' | 'unknown' | 'failed'> => {
+    const { data } = await site.graphql<{ conflicts: Conflict[] }>(PENDING);
+    const conflict = data?.conflicts.length ? random.pick(data.conflicts) : undefined;
+    if (data == null || conflict === undefined) return;
+    const mutate = async (query: string, variables: object): Promise<boolean> => (await site.graphql(query, variables)).errors === undefined;
+    const resolve = 'mutation ($id: ID!, $chosen: String, $values: JSON) { resolveConflict(id: $id, chosenVersion: $chosen, values: $values) { id } }';
+    const [decided, act] = ((): readonly [Decided, () => Promise<boolean>] => {
+      const { id, kind, recordId, versions } = conflict;
+      const chosen: Decided = { kind: 'resolve', key: recordId, token: null };
       if (way < 2) {
-        const ids = data?.conflicts.slice(0, 5).map(({ id }) => id);
-        const { errors } = await site.graphql(`mutation ($ids: [ID!]) { resolveConflicts(strategy: ${way === 0 ? 'LATEST' : 'FIELD_WISE'}, ids: $ids) { resolved } }`, { ids });
-        return errors ? 'unknown' : 'ok';
+        const ids = data.conflicts.slice(0, 5).map((each) => each.id);
+        return [chosen, () => mutate(`mutation ($ids: [ID!]) { resolveConflicts(strategy: ${way === 0 ? 'LATEST' : 'FIELD_WISE'}, ids: $ids) { resolved } }`, { ids })];
       }
-      const variables = token === null ? { chosen: random.pick(conflict.versions).replica } : { values: { telephone: token } };
-      const { errors } = await site.graphql('mutation ($id: ID!, $chosen: String, $values: JSON) { resolveConflict(id: $id, chosenVersion: $chosen, values: $values) { id } }', { id: conflict.id, ...variables });
-      return errors ? 'unknown' : 'ok';
-    };
-    const outcome = await resolve().catch(() => 'unknown' as const);
-    // Values over a deletion may lack a field, and are refused; whether one was is told by its absence.
-    history.operation({ replica: site.name, via: 'person', kind: 'resolve', key: conflict.recordId, token, outcome }, began);
+      if (kind !== 'UNIQUE') {
+        if (way > 2) return [chosen, () => mutate(resolve, { id, chosen: random.pick(versions).replica })];
+        // Values over a deletion may lack a field, and are refused; whether one was is told by its absence.
+        const token = history.token();
+        return [{ ...chosen, token }, () => mutate(resolve, { id, values: { telephone: token } })];
+      }
+      const either = random.pick(versions);
+      const email = history.address();
+      if (way === 2) return [chosen, () => mutate(resolve, { id, chosen: either.replica })];
+      if (way === 3) return [{ ...chosen, email }, () => mutate(resolve, { id, values: { email } })];
+      if (way === 4) return [{ kind: 'delete', key: either.recordId, token: null }, () => mutate('mutation ($id: ID!) { deleteUser(id: $id) { id } }', { id: either.recordId })];
+      return [{ kind: 'update', key: either.recordId, token: null, email }, () => mutate('mutation ($id: ID!, $email: String!) { updateUser(id: $id, input: { email: $email }) { id } }', { id: either.recordId, email })];
+    })();
+    const began = performance.now();
+    const outcome = await act().then((done): Outcome => (done ? 'ok' : 'unknown'), (): Outcome => 'unknown');
+    history.operation({ replica: site.name, via: 'person', ...decided, outcome }, began);
+  });
+}
+
+const ASIDE = 'query { replica { setAside(first: 5) { model recordId } } }';
+
+/** Brings back what is set aside, or lets it go, now and then. */
+export function startRestorer(sites: readonly Site[], history: History, random: Random, pauseMs: number, isPaused: () => boolean): Person {
+  return everyNowAndThen(random, pauseMs, async () => {
+    const site = random.pick(sites);
+    const name = random.chance(0.5) ? 'restoreSetAside' : 'discardSetAside';
+    if (isPaused() || site.closed) return;
+    const { data } = await site.graphql<{ replica: { setAside: { model: string; recordId: string }[] } }>(ASIDE);
+    const [record] = data?.replica.setAside ?? [];
+    if (record === undefined) return;
+    const { recordId } = record;
+    const aside = (await site.session(readAsides)).filter(({ key }) => key === recordId);
+    const began = performance.now();
+    const outcome = await site.graphql(`mutation ($model: String!, $recordId: ID!) { ${name}(model: $model, recordId: $recordId) { name } }`, record).then(
+      ({ errors }): Outcome => (errors ? 'failed' : 'ok'),
+      (): Outcome => 'unknown',
+    );
+    history.operation({ replica: site.name, via: name, kind: 'resolve', key: recordId, token: null, outcome }, began);
+    if (outcome === 'failed') return;
+    // Of several versions the latest is brought back.
+    for (const token of tokensIn(aside)) history.forgiven.add(token);
+    if (name === 'discardSetAside') return;
+    history.forgivenDeletions.add(recordId);
+    history.broughtBack.add(recordId);
   });
 }
 

@@ -13,20 +13,33 @@ export interface Plan {
   readonly mode: SyncMode;
   /** Replicas that have two gateways from the beginning. */
   readonly doubled: ReadonlySet<string>;
+  /** Seconds for which deletions are remembered (TOMBSTONE_RETENTION), where they are to be forgotten in the run; null: longer than it lasts. */
+  readonly retention: number | null;
+}
+
+/** What is not left to the seed. */
+export interface Fixed {
+  readonly replicas?: number;
+  readonly policy?: ConflictPolicy;
+  readonly topology?: Topology;
+  readonly mode?: SyncMode;
+  readonly retention?: number | null;
 }
 
 export const TOPOLOGIES = ['pair', 'chain', 'ring', 'star', 'mesh'] as const;
 const POLICIES: readonly ConflictPolicy[] = ['manual', 'manual', 'latest', 'field-wise'];
+const RETENTION_SECONDS = 2;
 
-/** @param fixed - What is not left to the seed. */
-export function drawPlan(random: Random, fixed: { readonly replicas?: number; readonly policy?: ConflictPolicy; readonly topology?: Topology; readonly mode?: SyncMode }): Plan {
+export function drawPlan(random: Random, fixed: Fixed): Plan {
   const drawn = fixed.topology ?? random.pick(fixed.replicas === 2 ? ['pair' as const] : TOPOLOGIES);
   const count = drawn === 'pair' ? 2 : (fixed.replicas ?? 3);
   const names = Array.from({ length: count }, (_, n) => String.fromCharCode(97 + n));
   const policy = fixed.policy ?? random.pick(POLICIES);
   const mode = fixed.mode ?? (random.chance(0.8) ? 'continuous' : 'manual');
   const doubled = new Set(names.filter(() => random.chance(0.3)));
-  return { names, topology: drawn, edges: edgesOf(drawn, names), policy, mode, doubled };
+  const collecting = random.chance(0.4);
+  const retention = fixed.retention !== undefined ? fixed.retention : collecting ? RETENTION_SECONDS : null;
+  return { names, topology: drawn, edges: edgesOf(drawn, names), policy, mode, doubled, retention };
 }
 
 function edgesOf(topology: Topology, names: readonly string[]): Plan['edges'] {

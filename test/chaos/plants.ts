@@ -55,6 +55,26 @@ export const PLANTS: Readonly<Record<string, Plant>> = {
     file: 'src/storage/changes.ts',
     changes: [['  const conflicts = await logConflicts(tx, replica, clock, changes);', '  const conflicts = NO_CHANGES;\n  setTimeout(() => void replica.db.transaction((other) => logConflicts(other, replica, clock, changes)).catch(() => {}), 3_000);']],
   },
+  'fold-without-locks': {
+    about: 'a fold marks values in rows that local writers may still change',
+    file: 'src/storage/feed.ts',
+    changes: [['  if ((await contested(tx, changes)).length > 0) changes', '  if (((await contested(tx, changes)).length as number) < 0) changes']],
+  },
+  'last-claim-holds': {
+    about: 'of two records that claim an address the one that claimed it last has it',
+    file: 'src/replication/unique.ts',
+    changes: [['holder === null || isLater(holder.stamp, claim.stamp) ||', 'holder === null || isLater(claim.stamp, holder.stamp) ||']],
+  },
+  'floor-ignored': {
+    about: 'a replica that was restored to before what others have forgotten goes on as if nothing were',
+    file: 'src/storage/reseed.ts',
+    changes: [['    if (floor === null) return null;', '    if (floor === null || floor !== null) return null;']],
+  },
+  'tombstone-dropped-early': {
+    about: 'a deletion is forgotten although not everybody has it',
+    file: 'src/storage/collect.ts',
+    changes: [['  const stable = stablePlace({ member: replica.id, incarnation: known.incarnation }, known.roster, known.struck, known.rows);', '  const stable = Number.MAX_SAFE_INTEGER;']],
+  },
 };
 
 /** What a copy needs beside `src`. */

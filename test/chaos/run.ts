@@ -6,33 +6,29 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
 import { freePort } from '../support/processes.ts';
-import { check, type Violation } from './checker.ts';
-import { NOTES_SQL, readLog, readNotes, readStates, tokensIn } from './evidence.ts';
+import { check } from './checker.ts';
+import { NOTES_SQL, readAll } from './evidence.ts';
+import type { Violation } from './facts.ts';
 import { startFaults, type FaultKind } from './faults.ts';
 import type { Gateway } from './gateway.ts';
 import { createHistory, type History } from './history.ts';
 import { openLink, type Link } from './link.ts';
 import { startLoad, type Load } from './load.ts';
-import { startResolver, startSubscriber, startSyncer, type Subscriber } from './people.ts';
-import { drawPlan, type Plan, type Topology } from './plan.ts';
+import { startResolver, startRestorer, startSubscriber, startSyncer, type Subscriber } from './people.ts';
+import { drawPlan, type Fixed, type Plan } from './plan.ts';
 import { plantIn } from './plants.ts';
 import { createPostgres } from './postgres-process.ts';
 import { createRandom } from './random.ts';
+import { createRestores } from './restores.ts';
 import { settle } from './settle.ts';
 import { createSite, type Site } from './site.ts';
-import { tokensOf } from './values.ts';
-import type { ConflictPolicy, SyncMode } from '../../src/config.ts';
 
-export interface RunOptions {
+export interface RunOptions extends Fixed {
   readonly seed: number;
   /** Of load and faults; coming to rest is beside it. */
   readonly seconds: number;
   /** Load and faults between two checks. */
   readonly roundSeconds?: number;
-  readonly replicas?: number;
-  readonly policy?: ConflictPolicy;
-  readonly topology?: Topology;
-  readonly mode?: SyncMode;
   /** A bug to run with; see plants.ts. */
   readonly plant?: string;
   readonly faults?: boolean;
@@ -51,6 +47,12 @@ export interface Report {
   readonly operations: Readonly<Record<string, number>>;
   readonly faults: Readonly<Record<string, number>>;
   readonly conflicts: number;
+  /** Of them, those over an address. */
+  readonly clashes: number;
+  /** Deletions that were forgotten. */
+  readonly forgotten: number;
+  /** Replicas that were restored to before that, and began anew. */
+  readonly reseeded: readonly string[];
   readonly records: number;
   /** Megabytes of each gateway at the first rest and at the last, and the most in between. */
   readonly memory: Readonly<Record<string, readonly [first: number, last: number, most: number]>>;
@@ -88,17 +90,19 @@ async function play(options: RunOptions, plan: Plan, folder: string, history: Hi
   const { seed, seconds, roundSeconds = ROUND_SECONDS, plant = null, signal, onProgress = () => {} } = options;
   const random = createRandom(seed);
   const root = plant === null ? ROOT : await plantIn(ROOT, folder, plant);
-  history.note({ seed, plant, topology: plan.topology, policy: plan.policy, mode: plan.mode, doubled: [...plan.doubled] });
+  history.note({ seed, plant, topology: plan.topology, policy: plan.policy, mode: plan.mode, retention: plan.retention, doubled: [...plan.doubled] });
   const found: Violation[] = [];
   const errors = new Map<string, number>();
   const sites: Site[] = [];
   const links: Link[] = [];
+  const spare: Link[] = [];
   const byName = (name: string): Site => sites.find((site) => site.name === name) as Site;
 
-  for (const [from, to] of plan.edges.flatMap(([one, other]) => [[one, other], [other, one]] as const)) {
+  for (const [from, to] of plan.names.flatMap((one) => plan.names.filter((other) => other !== one).map((other) => [one, other] as const))) {
+    const isEdge = plan.edges.some((edge) => edge.includes(from) && edge.includes(to));
     const link = await openLink(from, to, () => byName(to).gateway()?.port ?? null);
     closers.push(link.close);
-    links.push(link);
+    (isEdge ? links : spare).push(link);
   }
   await mkdir(join(folder, 'data'), { recursive: true });
   for (const [index, name] of plan.names.entries()) {
@@ -109,7 +113,7 @@ async function play(options: RunOptions, plan: Plan, folder: string, history: Hi
     const peers = links.filter(({ from }) => from === name).map(({ to, url }) => `${to}=${url}`);
     const site = createSite(name, postgres, folder, {
       root,
-      env: { REPLICA: name, SLOT: String(index + 1), DATABASE_URL: postgres.url, PEERS: peers.join(','), SYNC_MODE: plan.mode, CONFLICT_POLICY: plan.policy },
+      env: { REPLICA: name, SLOT: String(index + 1), DATABASE_URL: postgres.url, PEERS: peers.join(','), SYNC_MODE: plan.mode, CONFLICT_POLICY: plan.policy, ...(plan.retention !== null && { TOMBSTONE_RETENTION: `${plan.retention}s` }) },
       onCrash: (gateway, last) => found.push({ rule: 'process', message: `gateway ${gateway} ended by itself: ${last}` }),
       onError(gateway, line) {
         const { msg, err } = JSON.parse(line) as { msg: string; err?: { message: string } };
@@ -141,69 +145,24 @@ async function play(options: RunOptions, plan: Plan, folder: string, history: Hi
 
   let load = null as Load | null;
   let resting = true;
-  const notesRead = new Map<Site, number>();
-  const notes = async (site: Site): Promise<void> => {
-    const read = await site.session((client) => readNotes(client, site.name, notesRead.get(site) ?? 0));
-    for (const { id, ...capture } of read) {
-      history.captures.push(capture);
-      history.note({ noted: id, ...capture });
-      notesRead.set(site, id);
-    }
-  };
-
-  /** One at a time: what one of two may take with it depends on what the other still has. */
-  let restoring: Promise<void> = Promise.resolve();
-  const restore = (site: Site): Promise<void> => {
-    const turn = restoring.then(() => restoreNow(site));
-    restoring = turn.catch(() => {});
-    return turn;
-  };
-
-  /** Puts a replica's database back to its last backup. What nobody else has of all that it held may be gone, whoever wrote it, and nothing else. */
-  async function restoreNow(site: Site): Promise<void> {
-    await load?.pause(site);
-    await site.shut();
-    await listen();
-    await notes(site);
-    history.formerLogs.push(...(await site.session(readLog)));
-    const held = tokensIn(await site.session(readStates));
-    const elsewhere = new Set<string>();
-    const deadElsewhere = new Set<string>();
-    for (const other of sites.filter((each) => each !== site)) {
-      const states = await other.session(readStates).catch(() => []);
-      for (const token of tokensIn(states)) elsewhere.add(token);
-      for (const { key, sides } of states) if (sides.includes(null)) deadElsewhere.add(key);
-    }
-    await site.postgres.kill();
-    await site.postgres.restore();
-    await site.postgres.start();
-    const kept = await site.session((client) => readNotes(client, site.name, 0));
-    const restored = await site.session(readStates);
-    const still = new Set([...tokensIn(restored), ...kept.flatMap(({ after }) => (after ? tokensOf(after) : []))]);
-    for (const { replica, key, after } of history.captures) {
-      if (after === null) {
-        if (replica === site.name || !deadElsewhere.has(key)) history.forgivenDeletions.add(key);
-      } else for (const token of tokensOf(after)) if ((replica === site.name || held.has(token)) && !still.has(token) && !elsewhere.has(token)) history.forgiven.add(token);
-    }
-    notesRead.set(site, kept.at(-1)?.id ?? 0);
-    // Who writes by SQL may be back before the gateways are, and before any peer has given back what was lost.
-    load?.resume(site);
-    await site.open();
-    await listen();
-  }
+  const restores = createRestores({ sites, history, load: () => load, listen });
 
   load = startLoad(sites, history, random.fork('load'), WRITER_PAUSE_MS);
   closers.push(load.stop);
   const isPaused = (): boolean => resting;
-  const people = plan.policy === 'manual' ? [1, 2].map((n) => startResolver(sites, history, random.fork(`person ${n}`), 900, isPaused)) : [];
+  // Clashes wait for people under every policy.
+  const people = [1, 2].map((n) => startResolver(sites, history, random.fork(`person ${n}`), 900, isPaused));
+  if (plan.retention !== null) people.push(startRestorer(sites, history, random.fork('restorer'), 3_000, isPaused));
   if (plan.mode === 'manual') people.push(startSyncer(sites, plan.edges, random.fork('syncer'), 250, isPaused));
   closers.push(() => Promise.all(people.map((person) => person.stop())));
   const faults = startFaults({
     sites,
     links,
+    spare,
+    collecting: plan.retention !== null,
     history,
     random: random.fork('faults'),
-    restore,
+    restore: restores.restore,
     async doubled(site, twice) {
       if (twice) await site.addGateway();
       else await site.dropGateway();
@@ -220,7 +179,10 @@ async function play(options: RunOptions, plan: Plan, folder: string, history: Hi
   let active = 0;
   let rounds = 0;
   let conflicts = 0;
+  let clashes = 0;
   let records = 0;
+  const forgotten = new Set<string>();
+  const reseeded = new Set<string>();
   let activity = 'load and faults';
   const telling = setInterval(() => {
     const minutes = ((performance.now() - began) / 60_000).toFixed(1);
@@ -238,25 +200,27 @@ async function play(options: RunOptions, plan: Plan, folder: string, history: Hi
     activity = 'coming to rest';
     resting = true;
     if (options.faults !== false) await faults.pause();
-    for (const link of links) link.heal();
+    for (const link of [...links, ...spare]) link.heal();
     await load.pause();
     history.note({ resting: rounds });
     found.push(...(await settle(sites, plan)));
     activity = 'checking';
-    for (const site of sites) await notes(site);
-    const states = new Map<string, Awaited<ReturnType<typeof readStates>>>();
-    const logs = new Map<string, Awaited<ReturnType<typeof readLog>>>();
-    for (const site of sites) {
-      states.set(site.name, await site.session(readStates));
-      logs.set(site.name, await site.session(readLog));
-    }
-    conflicts = Math.max(...[...logs.values()].map((entries) => entries.length));
+    for (const site of sites) await restores.readNotes(site);
+    restores.rested();
+    const { states, logs, asides, collected } = await readAll(sites);
+    const entries = [...logs.values()];
+    conflicts = Math.max(...entries.map((own) => own.length));
+    clashes = Math.max(...entries.map((own) => own.filter(({ kind }) => kind === 'UNIQUE').length));
     records = Math.max(...[...states.values()].map((own) => own.length));
+    for (const [name, own] of collected) {
+      for (const key of own.forgotten) forgotten.add(key);
+      if (own.reseeds > 0) reseeded.add(name);
+    }
     const last = (replica: string): number => logs.get(replica)?.at(-1)?.id ?? 0;
     const hearings = (): Subscriber['hearing'][] => [...subscribers.values()].map(({ subscriber }) => subscriber.hearing);
     // What they hear is on its way; what never comes is told by the check.
     await until(() => hearings().every(({ replica, from, ids }) => from === Infinity || (ids.at(-1) ?? from) >= last(replica)), signal, 15_000);
-    found.push(...check({ ...history, manual: plan.policy === 'manual', states, logs, hearings: hearings() }));
+    found.push(...check({ ...history, manual: plan.policy === 'manual', states, logs, asides, reseeded, hearings: hearings() }));
     for (const { name, memory: used } of sites.flatMap(({ gateways }) => gateways)) {
       const now = Math.round(used() ?? 0);
       const [first = now, , most = now] = memory.get(name) ?? [];
@@ -281,6 +245,9 @@ async function play(options: RunOptions, plan: Plan, folder: string, history: Hi
     operations: { all: load.operations, ok: counted('ok'), failed: counted('failed'), unknown: counted('unknown'), committed: history.captures.length },
     faults: Object.fromEntries([...history.faults].toSorted()),
     conflicts,
+    clashes,
+    forgotten: forgotten.size,
+    reseeded: [...reseeded],
     records,
     memory: Object.fromEntries(memory),
     errors: Object.fromEntries(errors),
