@@ -6,6 +6,8 @@ import type pg from 'pg';
 import { TABLE } from './records.ts';
 import { withSession } from '../../src/storage/database.ts';
 
+export const LOGICAL = 'PostgreSQL logical replication';
+
 export interface Logical {
   /** Lets the changes go. */
   enable(): Promise<void>;

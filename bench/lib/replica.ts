@@ -64,12 +64,7 @@ export async function startReplica({ root, folder, name, port, databaseUrl, peer
     url,
     databaseUrl,
     pid,
-    async ask<T>(query: string, variables: Readonly<Record<string, unknown>> = {}) {
-      const response = await fetch(`${url}/graphql`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ query, variables }) });
-      const { data, errors } = (await response.json()) as { data: T; errors?: { message: string }[] };
-      if (errors?.[0]) throw new Error(`replica ${name}: ${errors[0].message}`);
-      return data;
-    },
+    ask: (query, variables) => ask(url, query, variables),
     memory: () => memoryOf(pid),
     async stop() {
       if (child.exitCode === null && child.signalCode === null) {
@@ -92,4 +87,25 @@ export async function freePorts(count: number): Promise<number[]> {
   const ports = servers.map((server) => (server.address() as { port: number }).port);
   await Promise.all(servers.map(async (server) => once(server.close(), 'close')));
   return ports;
+}
+
+/** Sends one GraphQL operation. @throws Error with the first error's message. */
+export async function ask<T>(url: string, query: string, variables: Readonly<Record<string, unknown>> = {}): Promise<T> {
+  const response = await fetch(`${url}/graphql`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ query, variables }) });
+  const { data, errors } = (await response.json()) as { data: T; errors?: { message: string }[] };
+  if (errors?.[0]) throw new Error(`${url}: ${errors[0].message}`);
+  return data;
+}
+
+/** A free port whose next one is free too. */
+export async function freePortPair(): Promise<number> {
+  for (;;) {
+    const first = createServer().listen(0, '127.0.0.1');
+    await once(first, 'listening');
+    const { port } = first.address() as { port: number };
+    const second = createServer();
+    const isFree = port < 65_535 && (await once(second.listen(port + 1, '127.0.0.1'), 'listening').then(() => true, () => false));
+    await Promise.all([first, ...(isFree ? [second] : [])].map(async (server) => once(server.close(), 'close')));
+    if (isFree) return port;
+  }
 }

@@ -1,10 +1,15 @@
 /** Every measure, in the order of the table. */
 import type { Measure } from '../lib/measure.ts';
 import { api } from './api.ts';
+import { capture } from './capture.ts';
 import { createConflicts } from './conflicts.ts';
 import { createCopy } from './copy.ts';
 import { createDelta } from './delta.ts';
+import { live } from './live.ts';
+import { createMemory } from './memory.ts';
 import { createResolve } from './resolve.ts';
+import { start } from './start.ts';
+import { subscribers } from './subscribers.ts';
 
 export const MEASURES: readonly Measure[] = [
   createCopy(10_000),
@@ -13,7 +18,12 @@ export const MEASURES: readonly Measure[] = [
   createConflicts(10_000),
   createResolve(10_000),
   api,
+  live,
+  capture,
+  createMemory('memory', [10_000, 100_000], { peers: true }),
+  start,
+  subscribers,
 ];
 
 /** These take minutes each, and are run where they are asked for. */
-export const LONG: readonly Measure[] = [createCopy(1_000_000), createDelta(1_000_000, { peers: false })];
+export const LONG: readonly Measure[] = [createCopy(1_000_000), createDelta(1_000_000, { peers: false }), createMemory('memory-1000000', [10_000, 1_000_000], { peers: false })];

@@ -1,6 +1,6 @@
 /** What one process answers: reads and writes over GraphQL, the same table behind each. */
 import { makeTable } from '../lib/logical.ts';
-import { drive, type Operation } from '../lib/load.ts';
+import { operate, type Operation } from '../lib/load.ts';
 import { US, type Bench, type Measure, type Sample } from '../lib/measure.ts';
 import { processorTimeOf } from '../lib/process.ts';
 import { fill } from '../lib/records.ts';
@@ -88,12 +88,12 @@ async function measured(bench: Bench, { name, operations, start }: Api): Promise
       for (const work of WORKS) {
         bench.say(`${name}: ${work}`);
         const next = operationsOf(work, operations[work]);
-        await drive({ url: server.url, clients: CLIENTS, ...WARM_UP, next });
+        await operate(server.url, { clients: CLIENTS, ...WARM_UP }, next);
         const before = processorTimeOf(server.pid);
-        const { answered, seconds } = await drive({ url: server.url, clients: CLIENTS, seconds: SECONDS, next });
+        const { done, seconds } = await operate(server.url, { clients: CLIENTS, seconds: SECONDS }, next);
         samples.push(
-          { label: work, subject: name, value: answered / seconds },
-          { label: timeOf(work), subject: name, value: (processorTimeOf(server.pid) - before) / answered },
+          { label: work, subject: name, value: done / seconds },
+          { label: timeOf(work), subject: name, value: (processorTimeOf(server.pid) - before) / done },
         );
       }
       return samples;

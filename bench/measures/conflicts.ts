@@ -1,11 +1,10 @@
 /** The same records changed on both sides, in different fields, until both agree. */
-import { makeTable, subscribe, unsubscribe, until } from '../lib/logical.ts';
+import { LOGICAL, makeTable, subscribe, unsubscribe, until } from '../lib/logical.ts';
 import { US, type Bench, type Measure, type Sample } from '../lib/measure.ts';
 import { timedSync, withPair, type Pair } from '../lib/pair.ts';
 import { contents, countRows, fill, touch } from '../lib/records.ts';
 import { withSession } from '../../src/storage/database.ts';
 
-const LOGICAL = 'PostgreSQL logical replication';
 const RATE = 'records a second';
 const KEPT = 'records with both fields kept on both sides';
 const LOGGED = 'conflicts logged on both sides';

@@ -1,11 +1,9 @@
 /** Records made one a transaction, sent to a replica that has none. */
-import { makeTable, subscribe, unsubscribe, until } from '../lib/logical.ts';
+import { LOGICAL, makeTable, subscribe, unsubscribe, until } from '../lib/logical.ts';
 import { US, type Bench, type Measure, type Sample } from '../lib/measure.ts';
 import { timedSync, withPair } from '../lib/pair.ts';
 import { contents, fill } from '../lib/records.ts';
 import { withSession } from '../../src/storage/database.ts';
-
-const LOGICAL = 'PostgreSQL logical replication';
 
 export function createCopy(records: number): Measure {
   return {
