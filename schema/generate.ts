@@ -3,19 +3,24 @@
  *
  *     prisma/schema.prisma → src/generated/prisma, src/generated/pothos.ts
  *     codegen.ts           → src/generated/graphql
+ *     src                  → build (bin/build.js)
  *
- * The second is for the demo and the tests, and is left out where only what a replica needs is installed.
+ * The second is for the demo and the tests, and is left out where only what a replica needs is installed; the third, where the sources are not there yet, as in a Docker image whose packages are installed first.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+
+import { buildSources } from '../bin/build.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const { resolve } = createRequire(import.meta.url);
 
 await Promise.all([generateClient(), generateTypes()]);
+if (process.exitCode === undefined && existsSync(join(root, 'src/cli.ts'))) await buildSources();
 
 /**
  * Generating needs no schema engine, but the Prisma command downloads one first unless it is told of another program. Any

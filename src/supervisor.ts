@@ -6,7 +6,6 @@
  */
 import { fork } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 
 import { replicaEnvironment } from './config.ts';
 import type { FleetConfig, ReplicaConfig } from './config.ts';
@@ -71,7 +70,8 @@ interface Child {
 }
 
 function startChild(config: ReplicaConfig, onProgress: (message: string) => void): Child {
-  const process = fork(fileURLToPath(new URL('cli.ts', import.meta.url)), ['replica', '--supervised'], {
+  // The program that this process runs, compiled or not.
+  const process = fork(globalThis.process.argv[1] ?? '', ['replica', '--supervised'], {
     env: { ...globalThis.process.env, ...replicaEnvironment(config) },
     // A session of its own: Ctrl-C in a terminal reaches the supervisor alone, which then stops all in good order.
     detached: true,

@@ -32,7 +32,7 @@ export interface BenchReplicaOptions {
 
 export async function startReplica({ root, folder, name, port, databaseUrl, peers, env = {} }: BenchReplicaOptions): Promise<BenchReplica> {
   const url = `http://127.0.0.1:${port}`;
-  const child = spawn(process.execPath, ['--import', 'tsx', 'src/cli.ts', 'replica'], {
+  const child = spawn(process.execPath, ['bin/replique.js', 'replica'], {
     cwd: root,
     env: {
       PATH: process.env['PATH'] ?? '',

@@ -3,7 +3,6 @@ import { setMaxListeners } from 'node:events';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 
-import { renderGraphiQL } from '@graphql-yoga/render-graphiql';
 import { GraphQLError } from 'graphql';
 import { createYoga, type Plugin } from 'graphql-yoga';
 
@@ -76,7 +75,8 @@ export function createGraphQL({ services, prisma, logger }: GraphQLOptions): Gra
     // Faults are logged where they are masked; what Yoga adds would log every expected error once more.
     logging: false,
     graphiql: { subscriptionsProtocol: 'WS', title: 'Replique', defaultQuery: WELCOME },
-    renderGraphiQL,
+    // The page is 9 MB of text: read when somebody opens it.
+    renderGraphiQL: async (options) => (await import('@graphql-yoga/render-graphiql')).renderGraphiQL(options),
     landingPage: false,
     // A page of another origin has no business here, and asking Yoga to limit bodies costs a third of its speed.
     cors: false,

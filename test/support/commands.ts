@@ -3,13 +3,14 @@ import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { createRequire } from 'node:module';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath, pathToFileURL } from 'node:url';
+import { fileURLToPath } from 'node:url';
 
+import { buildSources } from '../../bin/build.js';
+import { digestOfBuild, digestOfSources } from '../../bin/sources.js';
 import { stopEmbedded } from '../../src/storage/embedded.ts';
 
 export interface Command {
@@ -33,18 +34,19 @@ export interface Workplace {
   close(): Promise<void>;
 }
 
-const cli = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
-const tsx = pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href;
+const program = fileURLToPath(new URL('../../bin/replique.js', import.meta.url));
 
 const WAIT_MS = 40_000;
 
 export async function openWorkplace(): Promise<Workplace> {
+  // Else the first command says that it compiles.
+  if (digestOfBuild() !== digestOfSources()) await buildSources();
   const folder = await mkdtemp(join(tmpdir(), 'replique-commands-'));
   const basePort = await freePorts();
   const running: Command[] = [];
 
   function run(args: readonly string[], env: Readonly<Record<string, string>> = {}): Command {
-    const child = spawn(process.execPath, ['--import', tsx, cli, ...args], {
+    const child = spawn(process.execPath, [program, ...args], {
       cwd: folder,
       env: { PATH: process.env['PATH'], BASE_PORT: String(basePort), ...env },
       stdio: ['ignore', 'pipe', 'pipe'],

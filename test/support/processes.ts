@@ -18,7 +18,7 @@ const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
 /** Starts `npm run replica` and waits until it says that it is ready. */
 export async function startProcess(env: Readonly<Record<string, string>>): Promise<ReplicaProcess> {
-  const child = spawn(process.execPath, ['--import', 'tsx', 'src/cli.ts', 'replica'], {
+  const child = spawn(process.execPath, ['bin/replique.js', 'replica'], {
     cwd: ROOT,
     env: { PATH: process.env['PATH'] ?? '', LOG_LEVEL: 'error', ...env },
     stdio: ['ignore', 'pipe', 'pipe'],

@@ -1,0 +1,20 @@
+/** Runs the commands from the build, which is made anew where the sources have changed since. */
+import { spawnSync } from 'node:child_process';
+import { join } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+
+import { BUILD, digestOfBuild, digestOfSources } from './sources.js';
+
+if (digestOfBuild() !== digestOfSources()) {
+  process.stderr.write('compiling the sources …\n');
+  // A process of its own: what the compiler needs is not kept by one that may run for months.
+  const { status } = spawnSync(process.execPath, [fileURLToPath(new URL('build.js', import.meta.url))], { stdio: ['ignore', 'inherit', 'inherit'] });
+  if (status !== 0) {
+    process.stderr.write('The sources could not be compiled. The reason is above; where generated code is missing, npm run generate makes it.\n');
+    process.exit(1);
+  }
+}
+
+// Stack traces name the sources.
+process.setSourceMapsEnabled(true);
+await import(pathToFileURL(join(BUILD, 'cli.js')).href);
