@@ -78,6 +78,26 @@ export function writeLocally(
 }
 
 /**
+ * A state after local writes to a row that does not show it. They have not seen it and become a side of their own, over what the row held.
+ *
+ * Where there was no row, whoever made one anew had not seen what this replica itself had written before, which an entry of its own would cover all the same: the writes are made under an incarnation of
+ * their own. It is named by a stamp beyond all of the state, and not by the clock, which may show the same time again.
+ *
+ * @param held - The version in the row; null where there was none.
+ * @param row - The values after the last write, as for `writeLocally`.
+ */
+export function writeBeside(state: State, held: Version | null, writes: readonly LocalWrite[], row: Fields | null, forgotten: Stamp = 0): State {
+  const [first, ...rest] = writes;
+  if (first === undefined) return state;
+  const opening = { ...first, clock: Math.max(first.clock, largestStamp(state) + 1, held === null ? forgotten + 1 : 0) };
+  const isKnown = (replica: ReplicaId): boolean => state.some(({ vector }) => Object.hasOwn(vector, replica));
+  const own = [opening, ...rest].map((write) =>
+    held === null && isKnown(write.replica) ? { ...write, replica: `${write.replica}x${opening.clock.toString(36)}` } : write,
+  );
+  return merge(state, writeLocally(held === null ? [] : [held], { fields: row, version: held }, 'manual', own, row, held === null ? forgotten : 0));
+}
+
+/**
  * A view as a version: what the row of a record goes on showing once its state cannot be shown, and what a write to that row extends.
  *
  * A field whose shown value does not carry the largest stamp among the sides has none: the write that keeps it stamps it anew, as a resolution does.
@@ -123,23 +143,34 @@ export function resolve(state: State, choice: Choice, replica: ReplicaId, now: S
 }
 
 /**
- * A side that was written without having seen the values that `version` holds in these fields, though all else of it: a row was written in columns whose values, carried from elsewhere, were
- * not in it yet. Its vector stops short of whoever wrote those, so that neither covers the other.
+ * A side that was written without having seen what any side holds in these fields, though all else that was shown: a row was written in columns whose values, carried from elsewhere, were not in it yet.
+ * Its vector stops short of whoever wrote those, so that neither covers the other; where that was this replica itself, it is written under an incarnation of its own, as in `writeBeside`.
  *
+ * @param shown - What the row shows, whose fields must not be null; as for `writeLocally`.
  * @param now - The clock, in microseconds.
  */
-export function writeUnseen(version: Version, values: Fields, replica: ReplicaId, now: Stamp): Version {
-  const stamp = nextStamp(now, largestStamp([version]));
-  const vector: Record<ReplicaId, Stamp> = { ...version.vector };
-  const stamps: Record<string, FieldStamp> = { ...version.stamps };
+export function writeUnseen(state: State, shown: View, policy: Policy, values: Fields, replica: ReplicaId, now: Stamp): Version {
+  const base = basis(state, shown, policy);
+  const stamp = nextStamp(now, largestStamp([...state, ...base]));
+  const vector: Record<ReplicaId, Stamp> = { ...join(base.map((version) => version.vector)) };
+  let self = replica;
   for (const name of Object.keys(values)) {
-    const [writer, written] = stampOf(version, name);
-    if (vector[writer] !== undefined) vector[writer] = Math.min(vector[writer], written - 1);
-    if (vector[writer] === 0) delete vector[writer];
-    stamps[name] = [replica, stamp];
+    for (const side of livingSides(base)) {
+      const [writer, written] = stampOf(side, name);
+      if (written === 0 || (vector[writer] ?? 0) < written) continue;
+      if (written > 1) vector[writer] = written - 1;
+      else delete vector[writer];
+      if (writer === replica) self = `${replica}x${stamp.toString(36)}`;
+    }
   }
-  const fields = { ...version.fields, ...values };
-  return { vector: { ...vector, [replica]: stamp }, fields, stamps: compactAll(stamps, fields) };
+  const under = base.length === 1 ? base[0] : asVersion(base, shown);
+  const fields = { ...shown.fields, ...values };
+  const stamps: Record<string, FieldStamp> = {};
+  for (const name of Object.keys(fields)) {
+    const known: FieldStamp = under && !Object.hasOwn(values, name) ? stampOf(under, name) : ['', 0];
+    stamps[name] = known[1] > 0 ? known : [self, stamp];
+  }
+  return { vector: { ...vector, [self]: stamp }, fields, stamps: compactAll(stamps, fields) };
 }
 
 /** What a local write extends. */

@@ -1,12 +1,11 @@
 /**
  * Reading records: the stored state, the captured writes that are not in it yet, and the model's row, all of one snapshot.
  */
-import { largestStamp } from '../replication/clock.ts';
-import { merge, ordered, type State } from '../replication/merge.ts';
+import { ordered, type State } from '../replication/merge.ts';
 import { show, type View } from '../replication/policy.ts';
 import { unmasked, type Masked } from '../replication/unique.ts';
 import type { Fields, Vector, Version } from '../replication/version.ts';
-import { writeLocally, type LocalWrite } from '../replication/write.ts';
+import { writeBeside, writeLocally, type LocalWrite } from '../replication/write.ts';
 import { RetryTransaction, type Transaction } from './database.ts';
 import type { Replica } from './replica.ts';
 import { matchesKey, refreshTable, showFields, type ModelTable } from './tables.ts';
@@ -111,30 +110,12 @@ export function settle(record: StoredRecord, replica: Pick<Replica, 'name' | 'po
   const shown = waiting === null ? show(state, replica.policy, self, record.shown) : null;
   const row = meant(record, shown?.fields ?? held?.fields ?? null);
   const view: View = shown ?? { fields: row, version: held };
-  const [opening] = writes;
-  if (opening === undefined) return { ...record, settled: state, view };
-  // The row was set aside: whoever made one anew had not seen what was written here before, which an entry of its own replica would cover all the same.
-  const unseen = waiting !== null && held === null;
-  const own = writes.map((write) => {
-    const id = `${replica.name}.${write.replica}`;
-    return { ...write, replica: unseen && state.some(({ vector }) => Object.hasOwn(vector, id)) ? `${id}x${opening.clock.toString(36)}` : id };
-  });
-  const [first, ...rest] = own as [LocalWrite, ...LocalWrite[]];
-  // A write to a row that does not show the state has not seen the state: it becomes a side of its own.
+  if (writes.length === 0) return { ...record, settled: state, view };
+  const own = writes.map((write) => ({ ...write, replica: `${replica.name}.${write.replica}` }));
   const settled =
     waiting === null
       ? writeLocally(state, view, replica.policy, own, row, state.length === 0 ? record.forgotten : 0)
-      : merge(
-          state,
-          writeLocally(
-            held === null ? [] : [held],
-            view,
-            'manual',
-            [{ ...first, clock: Math.max(first.clock, largestStamp(state) + 1) }, ...rest],
-            row,
-            held === null ? record.forgotten : 0,
-          ),
-        );
+      : writeBeside(state, held, own, row, record.forgotten);
   const written = settled.find((version) => !state.includes(version));
   return {
     ...record,

@@ -3,7 +3,7 @@
  *
  * All of it happens in the transaction that installs the field's capture, with the table locked against writers, so that nobody ever writes over a carried value that the row did not show.
  */
-import { latest, show, type Policy } from '../replication/policy.ts';
+import { show, type Policy, type View } from '../replication/policy.ts';
 import type { Fields } from '../replication/version.ts';
 import { merge } from '../replication/merge.ts';
 import { writeUnseen } from '../replication/write.ts';
@@ -50,8 +50,10 @@ async function showHeld(tx: Transaction, replica: Replica, records: readonly Set
     replica,
     records.flatMap((before) => {
       const { waiting, row, held, settled, masked } = before;
-      if (waiting === null || masked !== null || row === null || !held?.fields || before.writes.length > 0) return [];
-      return [{ before, state: settled, origin: null, view: { fields: held.fields, version: held } }];
+      if (waiting === null || row === null || !held?.fields || before.writes.length > 0) return [];
+      // What gives way to another record's value goes on giving way.
+      const given = Object.values(masked ?? {}).map((name) => [name, row[name] ?? null] as const);
+      return [{ before, state: settled, origin: null, view: { fields: { ...held.fields, ...Object.fromEntries(given) }, version: held } }];
     }),
     'wait',
   );
@@ -76,11 +78,13 @@ async function logUncaptured(tx: Transaction, { name, table, keyColumn, columns 
 }
 
 function toChange(replica: Replica, { incarnation, clock }: { incarnation: string; clock: number }, before: SettledRecord, added: readonly string[]): Change {
+  const { held, settled, view, waiting } = before;
   const self = `${replica.name}.${incarnation}`;
   const unseen = unseenValues(before, added);
-  const version = before.view.version ?? latest(before.settled);
-  const state = unseen === null ? before.settled : merge(before.settled, [writeUnseen(version, unseen, self, clock)]);
-  return { before, state, origin: unseen === null && before.writes.length === 0 ? before.origin : null, view: show(state, replica.policy, self, before.view.version?.vector ?? before.shown) };
+  const shown: View = waiting === null ? view : { fields: held?.fields ?? null, version: held };
+  const side = unseen === null ? [] : [writeUnseen(settled, shown, waiting === null ? replica.policy : 'manual', unseen, self, clock)];
+  const state = merge(settled, side);
+  return { before, state, origin: unseen === null && before.writes.length === 0 ? before.origin : null, view: show(state, replica.policy, self, view.version?.vector ?? before.shown) };
 }
 
 /** What the row holds in new columns that nothing captured and no carried value explains; null where it holds no such thing. */

@@ -2,8 +2,9 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
-import { merge } from '../../src/replication/merge.ts';
-import { compare, covers, stampOf, type Version } from '../../src/replication/version.ts';
+import { merge, type State } from '../../src/replication/merge.ts';
+import { show, type Policy } from '../../src/replication/policy.ts';
+import { compare, covers, stampOf, type Fields, type Version } from '../../src/replication/version.ts';
 import { writeUnseen } from '../../src/replication/write.ts';
 import { createWorld } from '../support/world.ts';
 import { KEYS, POLICIES } from './player.ts';
@@ -91,17 +92,37 @@ describe('a field that only some replicas know', () => {
 });
 
 describe('a write that had not seen what was carried', () => {
+  const unseen = (state: State, policy: Policy, values: Fields): Version => writeUnseen(state, show(state, policy, 'c.1', null), policy, values, 'c.1', 20);
   const version: Version = { vector: { 'a.1': 10, 'b.1': 5 }, fields: { f1: '1', f3: 'v' }, stamps: { '*': ['b.1', 5], f3: ['a.1', 10] } };
 
   it('stands beside it, and covers all else', () => {
-    const side = writeUnseen(version, { f3: 'w' }, 'c.1', 20);
+    const side = unseen([version], 'manual', { f3: 'w' });
     expect(side).toEqual({ vector: { 'a.1': 9, 'b.1': 5, 'c.1': 20 }, fields: { f1: '1', f3: 'w' }, stamps: { '*': ['b.1', 5], f3: ['c.1', 20] } });
     expect(merge([version], [side])).toHaveLength(2);
   });
 
   it('goes on from it where nobody had written the field', () => {
-    const side = writeUnseen(version, { f4: 'w' }, 'c.1', 20);
+    const side = unseen([version], 'manual', { f4: 'w' });
     expect(compare(version.vector, side.vector)).toBe('before');
+  });
+
+  it('keeps what a view of several sides shows beside, and covers no side whose value it had not seen', () => {
+    const own: Version = { vector: { 'b.1': 5, 'c.1': 7 }, fields: { f1: 'own' }, stamps: { '*': ['b.1', 5], f1: ['c.1', 7] } };
+    const side = unseen([version, own], 'field-wise', { f3: 'w' });
+    expect(side).toEqual({ vector: { 'a.1': 9, 'b.1': 5, 'c.1': 20 }, fields: { f1: 'own', f3: 'w' }, stamps: { '*': ['c.1', 7], f3: ['c.1', 20] } });
+    expect(merge([own, version], [side])).toEqual([version, side]);
+  });
+
+  it('is laid over what is edited, though that was deleted elsewhere since', () => {
+    const deletion: Version = { vector: { 'b.1': 5, 'd.1': 15 }, fields: null, stamps: {} };
+    const side = unseen([version, deletion], 'field-wise', { f3: 'w' });
+    expect(side).toEqual({ vector: { 'a.1': 9, 'b.1': 5, 'c.1': 20, 'd.1': 15 }, fields: { f1: '1', f3: 'w' }, stamps: { '*': ['c.1', 20] } });
+    expect(merge([version, deletion], [side])).toEqual([version, side]);
+  });
+
+  it('does not cover what this replica itself had written, before it lost the field', () => {
+    const own: Version = { ...version, vector: { 'b.1': 5, 'c.1': 10 }, stamps: { '*': ['b.1', 5], f3: ['c.1', 10] } };
+    expect(merge([own], [unseen([own], 'manual', { f3: 'w' })])).toHaveLength(2);
   });
 });
 

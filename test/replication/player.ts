@@ -5,6 +5,7 @@
  */
 import { toWire } from '../../src/replication/wire.ts';
 import type { Policy } from '../../src/replication/policy.ts';
+import type { Award } from '../support/awards.ts';
 import type { Database } from '../support/model.ts';
 import { createSessions, type SessionFaults } from '../support/sessions.ts';
 import type { Answer, Batch, World } from '../support/world.ts';
@@ -13,12 +14,14 @@ export type Step =
   | { readonly do: 'write' | 'open'; readonly on: number; readonly key: number; readonly field: number; readonly value: number; readonly all?: boolean }
   | { readonly do: 'delete' | 'block'; readonly on: number; readonly key: number }
   | { readonly do: 'decide'; readonly on: number; readonly key: number; readonly how: number }
+  | { readonly do: 'swap'; readonly on: number; readonly key: number; readonly with: number; readonly field: number }
+  | { readonly do: 'award'; readonly on: number; readonly key: number; readonly how: number }
   | { readonly do: 'sync'; readonly on: number; readonly to: number; readonly limit: number; readonly fates: readonly number[] }
   | { readonly do: 'prepare'; readonly on: number; readonly to: number; readonly limit: number }
   | { readonly do: 'deliver' | 'answer'; readonly which: number; readonly again: boolean }
   | { readonly do: 'tear'; readonly which: number; readonly at: number }
   | { readonly do: 'backup' | 'restore' | 'restart' | 'crash' | 'commit' | 'unblock' | 'collect'; readonly on: number }
-  | { readonly do: 'addField'; readonly on: number }
+  | { readonly do: 'addField'; readonly on: number; readonly fill?: number | undefined }
   | { readonly do: 'skew'; readonly on: number; readonly by: number }
   | { readonly do: 'policy'; readonly on: number; readonly to: number }
   | { readonly do: 'cut' | 'heal'; readonly on: number; readonly to: number }
@@ -96,7 +99,7 @@ export function createPlayer(world: World, { sessions: faults, tell, rest }: Pla
 
   function patchOf(step: { readonly on: number; readonly field: number; readonly value: number; readonly all?: boolean }): Record<string, string> {
     const value = `v${step.value}`;
-    const { fields } = world.replica(name(step.on));
+    const { fields } = world.replica(name(step.on)).database;
     const names = step.all ? fields : [fields[step.field % fields.length] as string];
     return Object.fromEntries(names.map((field) => [field, value]));
   }
@@ -164,6 +167,24 @@ export function createPlayer(world: World, { sessions: faults, tell, rest }: Pla
         count('decisions');
         const text = typeof decision === 'string' ? decision : 'values' in decision ? 'f1=chosen' : `side ${decision.side + 1}`;
         tell?.(`${who} resolves ${text}${onRecord(key)}`);
+        break;
+      }
+      case 'swap': {
+        const [who, key, other] = [name(step.on), keyOf(step.key), keyOf(step.with)];
+        const field = at(world.replica(who).database.fields, step.field) as string;
+        sessions.commit(who, [key, other]);
+        if (key === other || !world.swap(who, key, other, field)) break;
+        count('swaps');
+        tell?.(`${who} swaps ${field} of ${key} and ${other}`);
+        break;
+      }
+      case 'award': {
+        const [who, key] = [name(step.on), keyOf(step.key)];
+        sessions.commit(who);
+        const award = (['keep', 'take', { values: { [world.fields[0] as string]: `w${step.how}` } }] as const)[step.how % 3] as Award;
+        if (!world.award(who, award, key)) break;
+        count('awards');
+        tell?.(`${who} resolves whose value it is: ${typeof award === 'string' ? award : 'another'}${onRecord(key)}`);
         break;
       }
       case 'sync':
@@ -247,7 +268,10 @@ export function createPlayer(world: World, { sessions: faults, tell, rest }: Pla
         tell?.(`${name(step.on)} crashes`);
         break;
       case 'addField':
-        world.addField(name(step.on), 'f3');
+        sessions.commit(name(step.on));
+        if (!world.addField(name(step.on), 'f3', step.fill === undefined ? undefined : `v${step.fill}`)) break;
+        count('upgrades');
+        tell?.(`${name(step.on)} is upgraded: f3${step.fill === undefined ? '' : `, filled with v${step.fill}`}`);
         break;
       case 'skew':
         world.replica(name(step.on)).skew = step.by;

@@ -198,6 +198,6 @@ function byChance(i: number, j: number): boolean {
 }
 
 /** A row as far as another replica knows its fields. */
-function shared(row: Fields | null, { fields }: Replica): Fields | null {
+export function shared(row: Fields | null, { database: { fields } }: Replica): Fields | null {
   return row && Object.fromEntries(Object.entries(row).filter(([name]) => fields.includes(name)));
 }

@@ -6,7 +6,7 @@ import { largestStamp } from '../../src/replication/clock.ts';
 import { merge, type State } from '../../src/replication/merge.ts';
 import { latestFields, show, type Policy } from '../../src/replication/policy.ts';
 import { compare, covers, lastWrite, stampOf, type Fields, type Vector, type Version } from '../../src/replication/version.ts';
-import { resolve, writeLocally, type LocalWrite } from '../../src/replication/write.ts';
+import { resolve, writeBeside, writeLocally, type LocalWrite } from '../../src/replication/write.ts';
 import { statesOf } from './pool.ts';
 import { RUNS } from './steps.ts';
 
@@ -158,5 +158,26 @@ describe('a resolution', () => {
   it('stamps an edit beyond the deletion it was chosen over', () => {
     const made = resolve([a, version({ 'b.1': 20 }, null)], { strategy: 'manual', fields: a.fields }, 'c.1', 9);
     expect(made.stamps).toEqual({ '*': ['c.1', 21] });
+  });
+});
+
+describe('a write to a row that does not show its state', () => {
+  const shown = version({ 'a.1': 1, 'b.1': 2 }, { f: 'shown', g: 'b' });
+
+  it('goes on from what the row held, and stands beside the state', () => {
+    const state = writeBeside([b], a, [update(['f'])], { f: 'new', g: 'a' });
+    expect(state).toEqual([version({ 'a.1': 10 }, { f: 'new', g: 'a' }), b].map((each) => (each === b ? b : { ...each, stamps: { '*': ['a.1', 10], g: ['a.1', 1] } })));
+  });
+
+  it('that was not there has not seen what was written here before', () => {
+    const state = writeBeside([shown], null, [insert], { f: 'new', g: 'new' });
+    expect(state).toHaveLength(2);
+    expect(state).toContain(shown);
+  });
+
+  it('that is made anew again at the same time by the clock is another: the clock was set back', () => {
+    const rows = ['one', 'two', 'three'];
+    const state = rows.reduce<State>((before, f) => writeBeside(before, null, [insert], { f, g: f }), [shown]);
+    expect(state.map(({ fields }) => fields?.['f']).toSorted()).toEqual(['one', 'shown', 'three', 'two']);
   });
 });

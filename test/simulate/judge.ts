@@ -7,10 +7,11 @@ import { merge, sameState, standing, type State } from '../../src/replication/me
 import { latestField, livingSides } from '../../src/replication/policy.ts';
 import { compare, covers, lastWrite, sameFields, vectorText, type Version } from '../../src/replication/version.ts';
 import type { Player } from '../replication/player.ts';
-import { divergence, keysOf, links, misled, orderFault, settle, syncAll, type Topology } from '../replication/steps.ts';
-import { read } from '../support/model.ts';
+import { divergence, keysOf, links, misled, orderFault, settle, shared, syncAll, type Topology } from '../replication/steps.ts';
+import { read, type Replica } from '../support/model.ts';
 import { holds } from '../support/oracle.ts';
 import type { World } from '../support/world.ts';
+import { changedUnwritten, heldWrongly, writtenByNobody } from './claims.ts';
 import type { Plan } from './plan.ts';
 
 export interface Violation {
@@ -95,6 +96,9 @@ export function createJudge(world: World, { topology, collects }: Pick<Plan, 'to
     ['nothing is lost', lost],
     ['states are antichains', () => brokenAntichain(world)],
     ...(collects ? [['nothing dead comes back', wronglyLeft] as const] : [['vectors tell what was seen', misjudged] as const]),
+    ['a unique value is held by the claim made first', () => heldWrongly(world)],
+    ['a write changes what it writes alone', () => changedUnwritten(world)],
+    ['nothing is there that nobody wrote', () => writtenByNobody(world)],
     ['rejected values stay rejected', () => returnedValue(world)],
     ['a message that comes again changes nothing', repeated],
     ['a further sync sends nothing', () => (syncAll(world, topology) === 0 ? null : 'something was sent')],
@@ -143,15 +147,16 @@ function aheadCheckpoint(world: World, topology: Topology): string | null {
 
 function unequalRows(world: World): string | null {
   for (const key of keysOf(world)) {
-    const rows = new Map<string, { readonly name: string; readonly row: ReturnType<World['row']> }>();
-    for (const { name, database } of world.replicas) {
+    const rows = new Map<string, { readonly replica: Replica; readonly row: ReturnType<World['row']> }>();
+    for (const replica of world.replicas) {
+      const { name, database } = replica;
       const state = world.state(name, key);
       if (database.policy === 'manual' && state.length > 1) continue;
       const kind = state.length === 1 ? 'one' : database.policy;
       const other = rows.get(kind);
       const row = world.row(name, key);
-      if (other === undefined) rows.set(kind, { name, row });
-      else if (!sameFields(row, other.row)) return `${key} is shown otherwise on ${name} than on ${other.name}`;
+      if (other === undefined) rows.set(kind, { replica, row });
+      else if (!sameFields(shared(row, other.replica), shared(other.row, replica))) return `${key} is shown otherwise on ${name} than on ${other.replica.name}`;
     }
   }
   return null;

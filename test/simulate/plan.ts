@@ -4,6 +4,7 @@
  * Each history has a character of its own: some kinds of fault are frequent in it, others absent. Were all of them in all, none would have the quiet that others need to show.
  */
 import type { Policy } from '../../src/replication/policy.ts';
+import type { UniqueKey } from '../../src/replication/unique.ts';
 import { KEYS, POLICIES, type Step } from '../replication/player.ts';
 import { linked, type Topology } from '../replication/steps.ts';
 import { createChance, type Chance } from './chance.ts';
@@ -12,6 +13,7 @@ export interface Plan {
   readonly policies: readonly Policy[];
   readonly topology: Topology;
   readonly fields: readonly string[];
+  readonly unique: readonly UniqueKey[];
   /** Tombstones are dropped. */
   readonly collects: boolean;
   readonly steps: readonly Step[];
@@ -25,6 +27,19 @@ export interface Size {
 
 const TOPOLOGIES: readonly Topology[] = ['mesh', 'ring', 'chain', 'star', 'random'];
 
+/** Ways in which values may be unique: what gives way is marked, has no row, or is null; two fields together, beside one by itself. */
+const MARKED: UniqueKey = { name: 'f1_key', fields: ['f1'], nullsClaim: false, yields: { field: 'f1', as: 'mark', longest: null } };
+const UNIQUE: readonly (readonly UniqueKey[])[] = [
+  [MARKED],
+  [{ ...MARKED, yields: { field: 'f1', as: 'mark', longest: 3 } }],
+  [{ ...MARKED, yields: { field: 'f1', as: 'null', longest: null } }],
+  [MARKED, { name: 'f1_f2_key', fields: ['f1', 'f2'], nullsClaim: false, yields: { field: 'f2', as: 'null', longest: null } }],
+  [{ name: 'f1_f2_key', fields: ['f1', 'f2'], nullsClaim: false, yields: { field: 'f1', as: 'mark', longest: null } }],
+];
+
+/** The same of a field that replicas come to know one after another. */
+const UNIQUE_LATER: readonly UniqueKey[] = ['f3', 'f1 f3'].map((names): UniqueKey => ({ name: 'f3_key', fields: names.split(' '), nullsClaim: false, yields: { field: 'f3', as: 'null', longest: null } }));
+
 /** Two clocks in three differ by less than a history takes; the others by hours, in microseconds. */
 const HOUR = 3_600_000_000;
 
@@ -34,11 +49,15 @@ export function planOf(seed: number, { replicas, steps: length }: Size): Plan {
   const one = chance.of(POLICIES);
   const mixed = chance.once(3);
   const topology = chance.of(TOPOLOGIES);
-  const fields = ['f1', 'f2', 'f3'].slice(0, 1 + chance.below(3));
-  const keys = 1 + chance.below(KEYS.length);
+  const unique = [...(chance.once(3) ? chance.of(UNIQUE) : [])];
+  const most = Math.max(1, ...unique.map((each) => each.fields.length));
+  const upgrades = chance.once(4);
+  const fields = ['f1', 'f2', 'f3'].slice(0, most + chance.below((upgrades ? 3 : 4) - most));
+  if (upgrades && chance.once(3)) unique.push(chance.of(UNIQUE_LATER));
+  const keys = unique.length > 0 ? 2 + chance.below(KEYS.length - 1) : 1 + chance.below(KEYS.length);
   const policies = Array.from({ length: count }, () => (mixed ? chance.of(POLICIES) : one));
   const collects = chance.once(3);
-  const kinds = weights(chance, mixed, collects);
+  const kinds = weights(chance, { mixed, collects, unique: unique.length > 0, upgrades });
   const between = 20 + chance.below(80);
 
   let joined = count;
@@ -53,13 +72,15 @@ export function planOf(seed: number, { replicas, steps: length }: Size): Plan {
     if (kind === 'join') joined++;
     steps.push(stepOf(kind, chance, { replicas: joined, topology, keys, one, mixed }));
   }
-  return { policies, topology, fields, collects, steps };
+  // In the end everybody knows the field.
+  if (upgrades) for (let on = 0; on < joined; on++) steps.splice(-1, 0, { do: 'addField', on });
+  return { policies, topology, fields, unique, collects, steps };
 }
 
 type Kind = Step['do'];
 
 /** Kinds of step with how often they come. */
-function weights(chance: Chance, mixed: boolean, collects: boolean): readonly (readonly [Kind, number])[] {
+function weights(chance: Chance, { mixed, collects, unique, upgrades }: Readonly<Record<'mixed' | 'collects' | 'unique' | 'upgrades', boolean>>): readonly (readonly [Kind, number])[] {
   const some = (weight: number): number => (chance.once(2) ? weight * (1 + chance.below(3)) : 0);
   const sessions = some(2);
   const late = some(4);
@@ -71,6 +92,9 @@ function weights(chance: Chance, mixed: boolean, collects: boolean): readonly (r
     ['sync', 6 + chance.below(14)],
     ['delete', some(2)],
     ['decide', some(3)],
+    ['swap', unique ? some(2) : 0],
+    ['award', unique ? some(3) : 0],
+    ['addField', upgrades ? 1 : 0],
     ['open', sessions],
     ['commit', sessions],
     ['crash', some(1)],
@@ -122,6 +146,12 @@ function stepOf(kind: Kind, chance: Chance, { replicas, topology, keys, one, mix
       return { do: kind, on, key };
     case 'decide':
       return { do: kind, on, key, how: chance.below(6) };
+    case 'swap':
+      return { do: kind, on, key, with: chance.below(keys), field: chance.below(2) };
+    case 'award':
+      return { do: kind, on, key, how: chance.below(6) };
+    case 'addField':
+      return { do: kind, on, fill: chance.once(3) ? chance.below(4) : undefined };
     case 'sync': {
       const fates = chance.once(3) ? Array.from({ length: 3 }, () => chance.below(10)) : [];
       return { do: kind, ...link(chance, on, replicas, topology), limit: limitOf(chance), fates };

@@ -6,7 +6,9 @@
 import { receive, sameCheckpoint } from '../../src/replication/exchange.ts';
 import { merge, standing } from '../../src/replication/merge.ts';
 import { latest, latestField, livingSides } from '../../src/replication/policy.ts';
-import { resolve } from '../../src/replication/write.ts';
+import { claimsOf } from '../../src/replication/unique.ts';
+import { lastWrite } from '../../src/replication/version.ts';
+import { resolve, writeLocally } from '../../src/replication/write.ts';
 import type { Rules } from '../support/rules.ts';
 import type { SessionFaults } from '../support/sessions.ts';
 import type { World } from '../support/world.ts';
@@ -25,13 +27,13 @@ export const PLANTS: readonly Plant[] = [
   {
     name: 'skipped-fence',
     what: 'a write takes its place in the feed before it commits, and the feed is read past it',
-    seed: 3,
+    seed: 18,
     sessions: { placeAtOpen: true },
   },
   {
     name: 'early-acknowledgement',
     what: 'a write is acknowledged before it commits',
-    seed: 3,
+    seed: 6,
     sessions: { acknowledgedAtOpen: true },
   },
   {
@@ -55,7 +57,7 @@ export const PLANTS: readonly Plant[] = [
   {
     name: 'same-incarnation',
     what: 'a restored database writes under the incarnation of its lost history',
-    seed: 4,
+    seed: 2,
     around: (world) => ({
       ...world,
       restore: (name, backup) => {
@@ -75,7 +77,7 @@ export const PLANTS: readonly Plant[] = [
   {
     name: 'old-stamps',
     what: 'a resolution keeps the stamps of the values it chose',
-    seed: 4,
+    seed: 5,
     rules: { resolve: oldStamps },
   },
   {
@@ -87,26 +89,44 @@ export const PLANTS: readonly Plant[] = [
   {
     name: 'believed-checkpoint',
     what: 'a checkpoint of an earlier incarnation is believed to the letter',
-    seed: 4,
+    seed: 2,
     rules: { resume: (taken) => ({ after: taken?.position ?? 0, restored: false }) },
   },
   {
     name: 'tombstone-dropped-early',
     what: 'a deletion is dropped although not everybody has it',
-    seed: 12,
+    seed: 4,
     rules: { stablePlace: () => Number.MAX_SAFE_INTEGER },
   },
   {
     name: 'floor-ignored',
     what: 'a replica that was restored to before what others have forgotten goes on as if nothing were',
-    seed: 13,
+    seed: 8,
     rules: { fellBehind: () => false },
   },
   {
     name: 'unconfirmed-kept',
     what: 'it is reseeded, and keeps what no peer has confirmed',
-    seed: 13,
+    seed: 8,
     rules: { partState: (state) => ({ kept: standing(state), unconfirmed: [] }) },
+  },
+  {
+    name: 'holder-by-arrival',
+    what: 'a unique value is held by the record that came first',
+    seed: 2,
+    rules: { holderOf: (claims) => [...claims][0] ?? null },
+  },
+  {
+    name: 'claim-by-version',
+    what: 'a claim has the stamp of its version, not that of its field',
+    seed: 10,
+    rules: { claimsOf: (...args) => new Map([...claimsOf(...args)].map(([value, claim]) => [value, { ...claim, stamp: lastWrite(claim.version.vector) }])) },
+  },
+  {
+    name: 'unknown-field-dropped',
+    what: 'a write leaves out the fields that its replica has no column for',
+    seed: 2,
+    rules: { writeLocally: knownOnly },
   },
 ];
 
@@ -139,4 +159,12 @@ function oldStamps(...args: Parameters<Rules['resolve']>): ReturnType<Rules['res
     return [name, chosen?.stamp ?? version.stamps['*'] ?? ['', 0]] as const;
   });
   return { ...version, stamps: Object.fromEntries(stamps) };
+}
+
+function knownOnly(...args: Parameters<Rules['writeLocally']>): ReturnType<Rules['writeLocally']> {
+  const [state, , , , row] = args;
+  return writeLocally(...args).map((version) => {
+    if (state.includes(version) || version.fields === null || row === null) return version;
+    return { ...version, fields: Object.fromEntries(Object.entries(version.fields).filter(([name]) => Object.hasOwn(row, name))) };
+  });
 }

@@ -20,7 +20,7 @@ export interface Failure {
 }
 
 /** What counts as a fault; the rest is work. */
-const WORK = new Set(['writes', 'deletions', 'decisions', 'syncs', 'transactions', 'joins', 'changes of policy', 'healed']);
+const WORK = new Set(['writes', 'deletions', 'decisions', 'swaps', 'awards', 'upgrades', 'syncs', 'transactions', 'joins', 'changes of policy', 'healed']);
 
 export function createTotals(): Totals {
   return { histories: 0, steps: 0, rests: 0, counts: new Map() };

@@ -16,9 +16,9 @@ export interface Outcome {
 }
 
 /** Whatever the steps, the world comes to rest after the last of them. */
-export function runPlan({ policies, topology, fields, collects, steps }: Plan, plant?: Plant, tell?: (text: string) => void): Outcome {
+export function runPlan({ policies, topology, fields, unique, collects, steps }: Plan, plant?: Plant, tell?: (text: string) => void): Outcome {
   const setup = Object.fromEntries(policies.map((policy, i) => [nameAt(i), policy]));
-  const bare = createWorld(setup, { fields, rules: plant?.rules ?? {} });
+  const bare = createWorld(setup, { fields, unique, rules: plant?.rules ?? {} });
   const world = plant?.around?.(bare) ?? bare;
   let violation: Violation | null = null;
   let rests = 0;

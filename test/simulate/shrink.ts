@@ -40,6 +40,7 @@ function fewerSteps(best: () => Plan, attempt: (plan: Plan) => boolean): void {
 function* setups(plan: Plan): Generator<Plan> {
   for (let count = 2; count < plan.policies.length; count++) yield { ...plan, policies: plan.policies.slice(0, count) };
   yield { ...plan, fields: plan.fields.slice(0, 1) };
+  for (const unique of [[], plan.unique.slice(0, 1)]) if (unique.length < plan.unique.length) yield { ...plan, unique };
   yield { ...plan, topology: 'chain' };
   yield { ...plan, policies: plan.policies.map(() => 'manual') };
 }
@@ -61,6 +62,9 @@ function* plainerSteps(step: Step): Generator<Step> {
     case 'answer':
       if (step.which > 0) yield { ...step, which: 0 };
       if (step.again) yield { ...step, again: false };
+      break;
+    case 'addField':
+      if (step.fill !== undefined) yield { ...step, fill: undefined };
       break;
     case 'skew':
       if (Math.abs(step.by) > 100) yield { ...step, by: Math.sign(step.by) * 100 };

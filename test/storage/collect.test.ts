@@ -3,10 +3,11 @@ import { afterEach, describe, expect, it } from 'vitest';
 
 import { collect, countTombstones } from '../../src/storage/collect.ts';
 import { listConflicts } from '../../src/storage/conflicts.ts';
+import { readWaiting } from '../../src/storage/present.ts';
 import { strike } from '../../src/storage/replica.ts';
 import { expectDigests, expectSame, statesOf, valuesOf } from '../support/compare.ts';
 import { linksOf, openReplicas, type Replicas, type Topology } from '../support/replicas.ts';
-import { PEOPLE } from '../support/schemas.ts';
+import { ACCOUNTS, PEOPLE } from '../support/schemas.ts';
 
 let replicas: Replicas;
 afterEach(() => replicas.close());
@@ -179,6 +180,23 @@ describe('collection', () => {
     await spread();
     expect(await gather('b', 3_600)).toEqual({ dropped: 0, forgotten: 0 });
     expect(await countTombstones(replicas.at('b').replica)).toBe(1);
+  });
+
+  it('goes on while a record beside whose deletion another claims its value has no row', async () => {
+    replicas = await openReplicas('ab', { schema: ACCOUNTS });
+    const [{ sql: onA }, { sql: onB }] = [replicas.at('a'), replicas.at('b')];
+    await onA(`INSERT INTO accounts (id, email) VALUES ('s', 's'), ('t', 't')`);
+    await spread();
+    await onA(`INSERT INTO accounts (id, email) VALUES ('r', 'twelve chars')`);
+    await onA(`DELETE FROM accounts WHERE id IN ('s', 't')`);
+    await onB(`UPDATE accounts SET email = 'twelve chars' WHERE id = 's'`);
+    await collectAll();
+    expect((await readWaiting(replicas.at('b').replica, 10)).map(({ key, held }) => [key, held])).toEqual([['s', null]]);
+    expect([await isHeld('a', 't'), await isHeld('b', 't')]).toEqual([false, false]);
+    // Whoever makes the row anew has not seen the deletion: that is a side of its own.
+    await onB(`INSERT INTO accounts (id, email) VALUES ('s', 'anew')`);
+    await spread();
+    expect(await valuesOf(replicas.at('a'), 's', 'Account')).toEqual(['anew,,t,', 'deleted', 'twelve chars,,t,']);
   });
 
   it('leaves no trace in the digests of what is a ghost', async () => {

@@ -155,6 +155,20 @@ describe('a field that gets its column', () => {
     expect(await valuesOf(at('b'), 'x')).toEqual(['1,2,5', 'bad,2,4']);
   });
 
+  it('shows what was carried of a row of which something gives way to another record besides', async () => {
+    const unique = (checks: string, more: string): string => `CREATE TABLE things (id text PRIMARY KEY, f1 text UNIQUE, f2 text${checks}${more})`;
+    replicas = await openReplicas('ab', { schemas: { a: { ...THINGS_WITH_F3, ddl: unique('', ', f3 text') }, b: { ...THINGS, ddl: unique(` CHECK (f2 <> 'bad')`, '') } } });
+    await at('a').sql(`INSERT INTO things VALUES ('x', 'own', '2', '3')`);
+    await replicas.sync('a', 'b');
+    await at('a').sql(`INSERT INTO things VALUES ('holder', 'taken', '2', '3')`);
+    await at('b').sql(`UPDATE things SET f1 = 'taken' WHERE id = 'x'`);
+    await replicas.rest();
+    await at('a').sql(`UPDATE things SET f2 = 'bad', f3 = '4' WHERE id = 'x'`);
+    await replicas.sync('a', 'b');
+    await replicas.upgrade('b', THINGS_WITH_F3, ADD_F3);
+    expect(await at('b').sql(`SELECT f1, f3 FROM things WHERE id = 'x'`)).toEqual([{ f1: null, f3: '3' }]);
+  });
+
   it('filled by the same migration on both sides makes no conflict', async () => {
     await open('', THINGS, 'ab');
     await at('a').sql(`INSERT INTO things VALUES ('x', '1', '2')`);
@@ -174,6 +188,20 @@ describe('a field that gets its column', () => {
     await replicas.rest();
     for (const name of 'ab') expect(await pending(name)).toEqual([['f3']]);
     expect(await valuesOf(at('a'), 'x')).toEqual(['1,2,3', '1,2,filled']);
+    await expectSameStates();
+  });
+
+  it('filled by a migration is laid over what is edited, though that was deleted elsewhere since', async () => {
+    await open('a', THINGS_WITH_F3, 'ab', 'field-wise');
+    await at('a').sql(`INSERT INTO things VALUES ('x', '1', '2', '3')`);
+    await replicas.rest();
+    await at('a').sql(`UPDATE things SET f3 = '4'`);
+    await at('b').sql('DELETE FROM things');
+    await replicas.rest();
+    await replicas.upgrade('b', THINGS_WITH_F3, `${ADD_F3}; UPDATE things SET f3 = 'filled'`);
+    await replicas.rest();
+    expect(await valuesOf(at('a'), 'x')).toEqual(['1,2,4', '1,2,filled']);
+    for (const name of 'ab') expect(await at(name).sql('SELECT f1, f2, f3 FROM things')).toEqual([{ f1: '1', f2: '2', f3: 'filled' }]);
     await expectSameStates();
   });
 

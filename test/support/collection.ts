@@ -123,6 +123,7 @@ export function createCollector(oracle: Oracle, model: Model, { partState, stabl
         changed++;
         relyOn(database, living.filter((member) => member !== replica.name));
       }
+      if (changed > 0) model.showUnique(replica);
       return changed;
     },
 
@@ -168,6 +169,7 @@ export function createCollector(oracle: Oracle, model: Model, { partState, stabl
         if (record.unconfirmed && !replica.blocked.has(key)) model.store(replica, key, record, record.state, null, viewOf(replica, record, record.state));
         if (database.records.get(key)?.state.length === 0) database.records.delete(key);
       }
+      model.showUnique(replica);
       database.reseeding = [...database.records.values()].some(({ unconfirmed }) => unconfirmed);
     },
   };
@@ -202,8 +204,8 @@ function refresh(replica: Replica, now: number): void {
     return;
   }
   const { database } = replica;
-  // A deletion that waits has not been seen by those who write to its row.
-  if ([...database.records.values()].some(({ waiting, state }) => waiting && state.some(({ fields }) => fields === null))) return;
+  // A deletion that waits has not been seen by those who write to its row. Where there is none, whoever makes one has seen nothing, and what is written over all of it counts when it comes.
+  if ([...database.records.values()].some(({ waiting, held, state }) => waiting && held !== null && state.some(({ fields }) => fields === null))) return;
   const own = knowing.rows.get(replica.name);
   if (own === undefined || !sameKnowledge(own, present(replica))) raise(replica);
 }

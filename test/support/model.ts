@@ -3,13 +3,14 @@
  *
  * Every version travels as the object it was made as, so that the oracle knows it again.
  */
-import { largestStamp } from '../../src/replication/clock.ts';
 import type { Era, Held, Taken } from '../../src/replication/exchange.ts';
 import { sameState, standing, type State } from '../../src/replication/merge.ts';
 import { show, type Policy, type View } from '../../src/replication/policy.ts';
 import { unconfirmedBy } from '../../src/replication/reseed.ts';
+import type { Masked } from '../../src/replication/unique.ts';
 import { sameFields, valueOf, type Fields, type ReplicaId, type Vector, type Version } from '../../src/replication/version.ts';
 import { asVersion, type LocalWrite } from '../../src/replication/write.ts';
+import type { Arbiter } from './arbiter.ts';
 import type { Knowing } from './collection.ts';
 import type { Oracle } from './oracle.ts';
 import type { Rules } from './rules.ts';
@@ -25,10 +26,12 @@ export interface StoredRecord extends Held {
   readonly held: Version | null;
   /** The model's row. */
   readonly row: Fields | null;
+  /** What of the row gives way to another record's value. */
+  readonly masked?: Masked | undefined;
   /** The writes that the row's reader has seen, for the oracle. */
   readonly seen: bigint;
   /** The row shows what no peer has confirmed yet; the state is without it. */
-  readonly unconfirmed?: true;
+  readonly unconfirmed?: true | undefined;
   /** Captured writes, not folded yet, and their bits. */
   readonly log: readonly (LocalWrite & { readonly bit: bigint })[];
 }
@@ -37,8 +40,8 @@ export interface Replica {
   readonly name: string;
   /** Added to the time. */
   skew: number;
-  /** The fields that its table has columns for; the others are carried. */
-  fields: readonly string[];
+  /** Fields that show null where nobody has written them; the others have a default. */
+  readonly nullable: ReadonlySet<string>;
   /** Records whose rows refuse to be changed by what peers send. */
   readonly blocked: Set<string>;
   /** The server's start: what has begun since writes under an incarnation of its own. */
@@ -48,6 +51,8 @@ export interface Replica {
 
 /** Everything in it is replaced, never changed, so that a shallow copy is a backup. */
 export interface Database {
+  /** The fields that its table has columns for; the others are carried. */
+  fields: readonly string[];
   /** Under which the rows show what they show. */
   policy: Policy;
   readonly records: Map<string, StoredRecord>;
@@ -70,9 +75,11 @@ export interface Database {
 export type Records = readonly (readonly [key: string, state: State])[];
 
 export interface Model {
-  /** Stores a record's new state and shows it, if the row lets it. */
+  /** Stores a record's new state and shows it, if the row lets it. Where values are unique, the rows follow with `showUnique`, since one record's hang on those of others. */
   readonly store: (replica: Replica, key: string, before: StoredRecord, state: State, origin: string | null, view: View) => void;
-  /** Folds a record's captured writes into its state. */
+  /** Gives unique values to their holders, and shows what has changed by it. */
+  readonly showUnique: (replica: Replica) => void;
+  /** Folds a record's captured writes into its state; where values are unique, those of all. */
   readonly fold: (replica: Replica, key: string) => StoredRecord;
   readonly foldAll: (replica: Replica) => void;
   readonly showAgain: (replica: Replica) => void;
@@ -80,48 +87,64 @@ export interface Model {
   readonly takeOver: (replica: Replica, sender: ReplicaId, records: Records) => Records;
 }
 
-export function createModel(oracle: Oracle, { merge, receive, writeLocally }: Rules): Model {
+export function createModel(oracle: Oracle, { receive, unmasked, writeBeside, writeLocally }: Rules, arbiter: Arbiter): Model {
   function store(replica: Replica, key: string, before: StoredRecord, state: State, origin: string | null, view: View): void {
     const { database } = replica;
     const moved = before.position === 0 || !sameState(state, before.state);
-    const waiting = replica.blocked.has(key) && !sameFields(rowOf(replica, view.fields), before.row);
-    const behind = sidesBehind(database.policy, state, view);
-    database.records.set(key, {
-      state,
-      origin,
-      position: moved ? ++database.head : before.position,
-      shown: view.version?.vector ?? null,
-      waiting,
-      held: waiting ? before.held : asVersion(behind, view),
-      row: waiting ? before.row : rowOf(replica, view.fields),
-      seen: waiting ? before.seen : oracle.pastOf(behind),
-      log: [],
-    });
+    const kept = { state, origin, position: moved ? ++database.head : before.position, shown: view.version?.vector ?? null, log: [] };
+    const { waiting, held, row, masked, seen } = before;
+    const rowed = arbiter.uniques.length > 0 ? { waiting, held, row, masked, seen } : rowFor(oracle, replica, key, before, state, view);
+    database.records.set(key, { ...kept, ...rowed });
   }
 
-  function fold(replica: Replica, key: string): StoredRecord {
+  function showUnique(replica: Replica): void {
+    if (arbiter.uniques.length === 0) return;
+    const { database } = replica;
+    for (const [key, { row, masked, aside, stays }] of arbiter.judge(replica)) {
+      const record = read(replica, key);
+      const { state } = record;
+      const view = viewOf(replica, record, state);
+      const behind = sidesBehind(database.policy, state, view);
+      if (stays) database.records.set(key, { ...record, waiting: true });
+      // Nobody who finds no row has seen anything of it.
+      else if (aside) database.records.set(key, { ...record, waiting: true, held: null, row: null, masked: undefined, seen: 0n });
+      else database.records.set(key, { ...record, unconfirmed: undefined, waiting: false, held: asVersion(behind, view), row, masked, seen: oracle.pastOf(behind) });
+    }
+  }
+
+  function foldOne(replica: Replica, key: string): void {
     const record = read(replica, key);
-    const { log, row, state, held } = record;
-    const [first, ...rest] = log;
-    if (first === undefined) return record;
-    // A write to a row that does not show the state has not seen the state: it becomes a side of its own.
-    const late = { ...first, clock: Math.max(first.clock, largestStamp(state) + 1) };
-    const next = record.waiting
-      ? merge(state, writeLocally(held ? [held] : [], { fields: row, version: held }, 'manual', [late, ...rest], row, forgotten(replica, held ? [held] : [])))
-      : writeLocally(state, viewOf(replica, record, state), replica.database.policy, log, row, forgotten(replica, state));
+    const { log, state, held, masked, waiting } = record;
+    const [first] = log;
+    if (first === undefined) return;
+    const shown: View = waiting ? { fields: held?.fields ?? record.row, version: held } : viewOf(replica, record, state);
+    const whole = log.some(({ kind }) => kind !== 'update');
+    const changed = new Set(log.flatMap((write) => write.changed));
+    const row = record.row && masked ? unmasked(record.row, masked, shown.fields, whole ? null : changed) : record.row;
+    const next = waiting ? writeBeside(state, held, log, row, replica.database.knowing.forgotten) : writeLocally(state, shown, replica.database.policy, log, row, forgotten(replica, state));
     const written = next.find((version) => !state.includes(version));
     if (written === undefined) throw new Error(`an acknowledged write to ${key} on ${replica.name} left no version`);
     const past = log.reduce((all, { bit }) => all | bit, record.seen);
     oracle.add(key, written, past);
+    if (!whole) oracle.edited(key, written, waiting ? held && [held] : sidesBehind(replica.database.policy, state, shown), changed);
     // What the row shows until it is shown anew is the write itself.
-    const settled = { ...record, waiting: false, log: [], seen: past, shown: written.vector };
+    const left = masked && Object.fromEntries(Object.entries(masked).filter(([, field]) => !whole && !changed.has(field)));
+    const settled = { ...record, waiting: false, log: [], masked: left, seen: past, shown: written.vector };
     store(replica, key, { ...settled, held: written }, next, null, viewOf(replica, settled, next));
+  }
+
+  function fold(replica: Replica, key: string): StoredRecord {
+    if (arbiter.uniques.length > 0) foldAll(replica);
+    else foldOne(replica, key);
     return read(replica, key);
   }
 
   function foldAll(replica: Replica): void {
     begin(replica);
-    for (const key of replica.database.records.keys()) fold(replica, key);
+    const { records } = replica.database;
+    const written = [...records].flatMap(([key, { log }]) => (log.length > 0 ? [key] : []));
+    for (const key of written) foldOne(replica, key);
+    if (written.length > 0) showUnique(replica);
   }
 
   function showAgain(replica: Replica): void {
@@ -129,11 +152,12 @@ export function createModel(oracle: Oracle, { merge, receive, writeLocally }: Ru
       if (record.unconfirmed) continue;
       store(replica, key, record, record.state, record.origin, viewOf(replica, record, record.state));
     }
+    showUnique(replica);
   }
 
   function takeOver(replica: Replica, sender: ReplicaId, records: Records): Records {
     foldAll(replica);
-    return records.flatMap(([key, incoming]) => {
+    const differing = records.flatMap(([key, incoming]) => {
       const before = read(replica, key);
       const { state, origin, changed, differs } = receive(before, incoming, sender, undefined, replica.database.aside.get(key));
       if (changed) store(replica, key, before, state, origin, viewOf(replica, before, state));
@@ -141,6 +165,8 @@ export function createModel(oracle: Oracle, { merge, receive, writeLocally }: Ru
       confirm(replica.database, key, incoming, state);
       return differs ? [[key, state] as const] : [];
     });
+    showUnique(replica);
+    return differing;
   }
 
   /** A peer has spoken of what was set aside. */
@@ -150,15 +176,23 @@ export function createModel(oracle: Oracle, { merge, receive, writeLocally }: Ru
     else aside.delete(key);
   }
 
-  return { store, fold, foldAll, showAgain, takeOver };
+  return { store, showUnique, fold, foldAll, showAgain, takeOver };
 }
 
 /** What a row shows of a field that nobody has written. */
 const DEFAULT = 'd';
 
 /** The row that shows these values. */
-export function rowOf({ fields: names }: Replica, fields: Fields | null): Fields | null {
-  return fields && Object.fromEntries(names.map((name) => [name, valueOf(fields, name) ?? DEFAULT]));
+export function rowOf({ database: { fields: names }, nullable }: Replica, fields: Fields | null): Fields | null {
+  return fields && Object.fromEntries(names.map((name) => [name, valueOf(fields, name) ?? (nullable.has(name) ? null : DEFAULT)]));
+}
+
+function rowFor(oracle: Oracle, replica: Replica, key: string, before: StoredRecord, state: State, view: View): Pick<StoredRecord, 'waiting' | 'held' | 'row' | 'seen'> {
+  const row = rowOf(replica, view.fields);
+  const { held, seen } = before;
+  if (replica.blocked.has(key) && !sameFields(row, before.row)) return { waiting: true, held, row: before.row, seen };
+  const behind = sidesBehind(replica.database.policy, state, view);
+  return { waiting: false, held: asVersion(behind, view), row, seen: oracle.pastOf(behind) };
 }
 
 /** Opens a transaction that changes states: the present incarnation takes its place in the feed. */
@@ -182,8 +216,8 @@ export function idOf({ name, server }: Replica): ReplicaId {
 }
 
 /** A backup, or what a restore makes of one. */
-export function copy({ policy, records, taken, known, eras, head, knowing, gone, aside, reseeding }: Database): Database {
-  return { policy, records: new Map(records), taken: new Map(taken), known: new Map(known), eras: [...eras], head, knowing, gone: new Map(gone), aside: new Map(aside), reseeding };
+export function copy({ fields, policy, records, taken, known, eras, head, knowing, gone, aside, reseeding }: Database): Database {
+  return { fields, policy, records: new Map(records), taken: new Map(taken), known: new Map(known), eras: [...eras], head, knowing, gone: new Map(gone), aside: new Map(aside), reseeding };
 }
 
 /** A record that is written anew must not be covered by what is left of it elsewhere. */
@@ -192,7 +226,7 @@ function forgotten({ database }: Replica, state: State): number {
 }
 
 /** The sides that somebody who reads the row has seen: under `manual` those of the value shown, otherwise all. */
-function sidesBehind(policy: Policy, state: State, { version }: View): State {
+export function sidesBehind(policy: Policy, state: State, { version }: View): State {
   if (policy !== 'manual' || version === null) return state;
   return standing(state).filter((other) => sameFields(other.fields, version.fields));
 }

@@ -3,7 +3,15 @@
  *
  * Each acknowledged write to a record is a bit; a version's past is the set of writes that it makes or that its writer had seen.
  */
-import { vectorText, type Version } from '../../src/replication/version.ts';
+import { vectorText, type Fields, type Version } from '../../src/replication/version.ts';
+
+/** A version that goes on from others. */
+export interface Edit {
+  readonly key: string;
+  readonly version: Version;
+  readonly over: readonly Version[];
+  readonly changed: ReadonlySet<string>;
+}
 
 export interface Oracle {
   /** The bit of a new write to a record, which is acknowledged from now on. */
@@ -17,6 +25,14 @@ export interface Oracle {
   /** Every version ever made, by record. */
   readonly pool: ReadonlyMap<string, readonly Version[]>;
   readonly add: (key: string, version: Version, past: bigint) => void;
+  /** That a version is one of local updates which changed these fields and were made over what these sides show. */
+  readonly edited: (key: string, version: Version, over: readonly Version[] | null, changed: ReadonlySet<string>) => void;
+  /** Those not judged yet. */
+  readonly edits: Edit[];
+  /** That somebody gave these values to a record. */
+  readonly gave: (key: string, fields: Fields) => void;
+  /** True where somebody has given this value to a field of a record. */
+  readonly wasGiven: (key: string, name: string, value: string | null) => boolean;
   /** A tombstone's ghost, and when it was first made one: how many versions there were of the record. */
   readonly collect: (tombstone: Version) => Version;
   /** True where a tombstone was collected before a version was made. */
@@ -29,6 +45,8 @@ export function createOracle(): Oracle {
   const counts = new Map<string, bigint>();
   const acknowledged = new Map<string, bigint>();
   const made = new WeakMap<Version, number>();
+  const edits: Edit[] = [];
+  const given = new Set<string>();
   const collectedAt = new Map<string, number>();
   let clock = 0;
   const past = (version: Version): bigint => {
@@ -55,6 +73,10 @@ export function createOracle(): Oracle {
       if (others) others.push(version);
       else pool.set(key, [version]);
     },
+    edited: (key, version, over, changed) => void (over && edits.push({ key, version, over, changed })),
+    edits,
+    gave: (key, fields) => Object.entries(fields).forEach(([name, value]) => given.add(JSON.stringify([key, name, value]))),
+    wasGiven: (key, name, value) => given.has(JSON.stringify([key, name, value])),
     collect(tombstone) {
       const ghost = { ...tombstone, collected: true } as const;
       pasts.set(ghost, past(tombstone));

@@ -7,11 +7,15 @@ import { choose, chooseValues, isConflict } from '../../src/replication/conflict
 import type { Checkpoint } from '../../src/replication/exchange.ts';
 import type { State } from '../../src/replication/merge.ts';
 import type { Policy } from '../../src/replication/policy.ts';
+import type { UniqueKey } from '../../src/replication/unique.ts';
 import { sameFields, type Fields, type ReplicaId, type Version } from '../../src/replication/version.ts';
 import type { Choice } from '../../src/replication/write.ts';
+import { createArbiter } from './arbiter.ts';
+import { createAwards, type Award } from './awards.ts';
 import { begin, copy, createModel, idOf, read, rowOf, viewOf, type Database, type Records, type Replica } from './model.ts';
 import { createCollector, hear, knowNothing, tell } from './collection.ts';
 import { createOracle, type Oracle } from './oracle.ts';
+import { createUpgrade } from './added-fields.ts';
 import { RULES, type Rules } from './rules.ts';
 
 export interface Batch {
@@ -35,6 +39,7 @@ export type Fate = 'arrives' | 'batch lost' | 'answer lost';
 
 export interface WorldOptions {
   readonly fields?: readonly string[];
+  readonly unique?: readonly UniqueKey[];
   readonly rules?: Partial<Rules>;
 }
 
@@ -45,8 +50,13 @@ export interface World {
   readonly replica: (name: string) => Replica;
   /** A replica that joins later, empty. */
   readonly add: (name: string, policy: Policy) => void;
-  /** Writes to the row as any writer does: a patch, or null for a deletion. False where it changes nothing. */
+  readonly unique: readonly UniqueKey[];
+  /** Writes to the row as any writer does: a patch, or null for a deletion. False where it changes nothing, or the table refuses a value that another row has. */
   readonly write: (name: string, patch: Fields | null, key?: string) => boolean;
+  /** Exchanges the values of a field between two rows, in one transaction. False where there is nothing to exchange. */
+  readonly swap: (name: string, key: string, other: string, field: string) => boolean;
+  /** A person's decision on who has a unique value that a record claims in vain. False where there is none, or where the outcome cannot be shown. */
+  readonly award: (name: string, award: Award, key?: string) => boolean;
   /** A person's decision on a waiting conflict. False where there is none, or where the outcome cannot be shown. */
   readonly decide: (name: string, decision: 'latest' | 'field-wise' | { values: Fields } | { side: number }, key?: string) => boolean;
   /** The batches that a sender has for a receiver whose checkpoint it was told. */
@@ -64,8 +74,8 @@ export interface World {
   /** An operator's word on `on` that `name` does not come back. */
   readonly strike: (on: string, name: string) => void;
   readonly setPolicy: (name: string, policy: Policy) => void;
-  /** A later version of the schema: a column for one more field. What was carried of it is shown. */
-  readonly addField: (name: string, field: string) => void;
+  /** A later version of the schema: a column for one more field, which its migration may fill. What was carried of it is shown. False where it is there. */
+  readonly addField: (name: string, field: string, fill?: string) => boolean;
   readonly block: (name: string, key?: string) => void;
   readonly unblock: (name: string) => void;
   /** The state with captured writes folded in. */
@@ -78,13 +88,16 @@ export const FIELDS = ['f1', 'f2'] as const;
 export const KEY = 'r';
 
 export function createWorld(setup: Readonly<Record<string, Policy>>, options: WorldOptions = {}): World {
-  const { fields: names = FIELDS } = options;
+  const { fields: names = FIELDS, unique = [] } = options;
+  const nullable = new Set(unique.flatMap(({ yields }) => (yields?.as === 'null' ? [yields.field] : [])));
   const rules: Rules = { ...RULES, ...options.rules };
   const { isWithheld, merge, resolve, resume, sameCheckpoint } = rules;
   const oracle = createOracle();
-  const model = createModel(oracle, rules);
-  const { store, fold, foldAll, showAgain, takeOver } = model;
+  const arbiter = createArbiter(unique, rules);
+  const model = createModel(oracle, rules, arbiter);
+  const { store, fold, foldAll, showAgain, showUnique, takeOver } = model;
   const collector = createCollector(oracle, model, rules);
+  const upgrade = createUpgrade(oracle, model, arbiter, rules, (replica) => now(replica));
   let time = 1000;
   let incarnations = 0;
   const replicas: Replica[] = [];
@@ -92,8 +105,8 @@ export function createWorld(setup: Readonly<Record<string, Policy>>, options: Wo
   const find = (name: string): Replica => byName.get(name) as Replica;
   const now = (replica: Replica): number => Math.max(1, ++time + replica.skew);
   function add(name: string, policy: Policy): void {
-    const database: Database = { policy, records: new Map(), taken: new Map(), known: new Map(), eras: [], head: 0, knowing: knowNothing(name), gone: new Map(), aside: new Map(), reseeding: false };
-    const replica: Replica = { name, skew: 0, fields: names, blocked: new Set(), server: `${++incarnations}`, database };
+    const database: Database = { fields: names, policy, records: new Map(), taken: new Map(), known: new Map(), eras: [], head: 0, knowing: knowNothing(name), gone: new Map(), aside: new Map(), reseeding: false };
+    const replica: Replica = { name, skew: 0, nullable, blocked: new Set(), server: `${++incarnations}`, database };
     replicas.push(replica);
     byName.set(name, replica);
   }
@@ -183,25 +196,45 @@ export function createWorld(setup: Readonly<Record<string, Policy>>, options: Wo
     sender.database.known.set(name, { ...batch.end, taker });
   }
 
+  /** What an insert puts where nothing is said: of a unique value that each must have, one of its own. */
+  function blankRow(replica: Replica, key: string): Fields {
+    const own = unique.flatMap(({ fields: [field] }) => (field === undefined || nullable.has(field) ? [] : [[field, key] as const]));
+    const blank = names.map((field) => [field, nullable.has(field) ? null : ''] as const);
+    return { ...rowOf(replica, {}), ...Object.fromEntries([...blank, ...own]) };
+  }
+
+  function writeRows(replica: Replica, patches: ReadonlyMap<string, Fields | null>): boolean {
+    const writes = [...patches].map(([key, patch]) => {
+      const record = read(replica, key);
+      const { row } = record;
+      const changed = patch && row ? Object.keys(patch).filter((field) => patch[field] !== row[field]) : [];
+      const idle = patch === null ? row === null : row !== null && changed.length === 0;
+      return { key, record, changed, idle, kind: patch === null ? 'delete' : row === null ? 'insert' : 'update', after: patch && { ...(row ?? blankRow(replica, key)), ...patch } } as const;
+    });
+    if (writes.some(({ idle }) => idle)) return false;
+    if (arbiter.refuses(replica, new Map(writes.flatMap(({ key, after }) => (after ? [[key, after]] : []))))) return false;
+    for (const { key, record, changed, kind, after } of writes) {
+      const write = { kind, replica: idOf(replica), clock: now(replica), changed, bit: oracle.next(key) } as const;
+      if (after) oracle.gave(key, kind === 'insert' ? after : Object.fromEntries(changed.map((field) => [field, after[field] ?? null])));
+      replica.database.records.set(key, { ...record, row: after, log: [...record.log, write] });
+    }
+    return true;
+  }
+
   return {
     oracle,
     fields: names,
     replicas,
     replica: find,
     add,
-    write: (name, patch, key = KEY) => {
-      const replica = find(name);
-      const record = read(replica, key);
-      const { row } = record;
-      const changed = patch && row ? Object.keys(patch).filter((field) => patch[field] !== row[field]) : [];
-      if (patch === null ? row === null : row !== null && changed.length === 0) return false;
-      const kind = patch === null ? 'delete' : row === null ? 'insert' : 'update';
-      const blank = { ...rowOf(replica, {}), ...Object.fromEntries(names.map((field) => [field, ''])) };
-      const write = { kind, replica: idOf(replica), clock: now(replica), changed, bit: oracle.next(key) } as const;
-      const after = patch && { ...(row ?? blank), ...patch };
-      replica.database.records.set(key, { ...record, row: after, log: [...record.log, write] });
-      return true;
+    unique,
+    write: (name, patch, key = KEY) => writeRows(find(name), new Map([[key, patch]])),
+    swap: (name, key, other, field) => {
+      const [one, two] = [read(find(name), key).row, read(find(name), other).row];
+      if (!one || !two || one[field] === two[field]) return false;
+      return writeRows(find(name), new Map([[key, { [field]: two[field] ?? null }], [other, { [field]: one[field] ?? null }]]));
     },
+    award: createAwards(oracle, model, arbiter, rules, find, now),
     decide: (name, decision, key = KEY) => {
       const replica = find(name);
       begin(replica);
@@ -215,8 +248,12 @@ export function createWorld(setup: Readonly<Record<string, Policy>>, options: Wo
       // As a local write is: were it kept beside a row that does not show it, the row's next write would cover it unseen.
       if (replica.blocked.has(key) && !sameFields(rowOf(replica, choice.fields), before.row)) return false;
       const version = resolve(state, choice, idOf(replica), now(replica));
+      const judgement = arbiter.judge(replica, new Map([[key, [version]]])).get(key);
+      if (unique.length > 0 && (judgement?.stays || judgement?.aside || (typeof decision === 'object' && 'values' in decision && judgement?.masked))) return false;
+      if (choice.fields) oracle.gave(key, choice.fields);
       oracle.add(key, version, oracle.pastOf(state) | oracle.next(key));
       store(replica, key, before, merge(state, [version]), null, viewOf(replica, before, [version]));
+      showUnique(replica);
       return true;
     },
     prepare,
@@ -243,16 +280,7 @@ export function createWorld(setup: Readonly<Record<string, Policy>>, options: Wo
       database.knowing = { ...database.knowing, struck: new Set([...database.knowing.struck, name]) };
     },
     setPolicy,
-    addField: (name, field) => {
-      const replica = find(name);
-      if (replica.fields.includes(field)) return;
-      foldAll(replica);
-      replica.fields = [...replica.fields, field];
-      const { records } = replica.database;
-      // Where the state cannot be shown, the row still shows what it held.
-      for (const [key, record] of records) records.set(key, { ...record, row: record.row && rowOf(replica, record.held?.fields ?? record.row) });
-      showAgain(replica);
-    },
+    addField: (name, field, fill) => upgrade(find(name), field, fill),
     block: (name, key = KEY) => void find(name).blocked.add(key),
     unblock: (name) => {
       const replica = find(name);
