@@ -29,6 +29,7 @@ import { createStatus } from './services/status.ts';
 import { createSync } from './services/sync.ts';
 import { createUsers } from './services/users.ts';
 import { forgetSeen, nameAddresses } from './storage/addresses.ts';
+import { applyConstraints } from './storage/constraints.ts';
 import { openDatabase, withSession } from './storage/database.ts';
 import { openEmbedded } from './storage/embedded.ts';
 import { openSeat } from './storage/leadership.ts';
@@ -116,6 +117,7 @@ async function build(config: ReplicaConfig, { log, onProgress, schema }: StartOp
   });
   const notices = createNotices();
   const policyChanges = await applyPolicy(replica, notices.conflicts);
+  await applyConstraints(replica, notices.conflicts);
   if (policyChanges) log.info(`conflicts are shown under CONFLICT_POLICY ${replica.policy} from now on`);
 
   const keeper = createKeeper(replica, notices, live ? LIVE : CALM, (error) => log.warn({ err: error }, 'folding captured writes failed; it is tried again'));

@@ -38,6 +38,31 @@ export function modelMismatch(mine: readonly ReplicatedModel[], theirs: readonly
   return extra === undefined ? null : `it replicates model ${extra}, which this replica does not. ${BOTH}`;
 }
 
+/** By model, the fields of each unique constraint. */
+export type UniqueFields = Readonly<Record<string, readonly (readonly string[])[]>>;
+
+/**
+ * The unique constraints that one of two replicas alone has, in words for the operator of `mine`; null where both have the same. Both hold the same all the same: what collides gives way in the
+ * tables of the one that has the constraint.
+ */
+export function uniqueMismatch(mine: UniqueFields, theirs: UniqueFields): string | null {
+  const [here, there] = [without(mine, theirs), without(theirs, mine)];
+  if (here.length > 0) {
+    return `it has no unique constraint on ${here.join(' and on ')}, which this replica has: values that it gives twice are UNIQUE conflicts here. Once there are none, upgrade it`;
+  }
+  return there.length > 0 ? `it has a unique constraint on ${there.join(' and on ')}, which this replica lacks: values that are given twice here are UNIQUE conflicts there. Once there are none, upgrade this replica` : null;
+}
+
+/** The constraints of the models of both that only the first has, as `Model (field, field)`. */
+function without(mine: UniqueFields, theirs: UniqueFields): string[] {
+  return Object.entries(mine).flatMap(([model, own]) => {
+    const others = theirs[model];
+    if (others === undefined) return [];
+    const known = new Set(others.map((fields) => fields.toSorted().join()));
+    return own.filter((fields) => !known.has(fields.toSorted().join())).map((fields) => `${model} (${fields.join(', ')})`);
+  });
+}
+
 const BOTH = 'Bring both to the same version of prisma/schema.prisma';
 
 function fieldMismatch(mine: ReplicatedModel, theirs: ReplicatedModel): string | null {

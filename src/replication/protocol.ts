@@ -58,6 +58,8 @@ const introduction = z.object({
   roster: z.array(member).max(10_000),
   policy: z.enum(['manual', 'latest', 'field-wise']),
   models: z.array(z.strictObject({ name: z.string(), key: field, fields: z.array(field).max(MAX_FIELDS) })).max(1000),
+  /** By model, the fields of each of its unique constraints. Two replicas may differ in them: it is reported. */
+  unique: z.record(z.string().max(63), z.array(z.array(z.string().max(63)).max(32)).max(1000)).optional(),
   /** Microseconds since 1970 on the replica's database. */
   clock: z.number().int().max(7_900_000_000_000_000, 'is beyond what stamps can hold: set the clock right'),
   /** Missing from a replica that does not collect: then nothing is forgotten that it may hold. */

@@ -2,12 +2,12 @@
  * Who may replicate with whom. Both sides of a handshake look for what would make one replica's writes cover another's (a shared name or slot, anywhere in the roster), or what
  * could not be stored (other models); the message says what to change.
  */
-import { modelMismatch, type ReplicatedModel } from '../replication/model.ts';
+import { modelMismatch, uniqueMismatch, type ReplicatedModel } from '../replication/model.ts';
 import { PROTOCOL, rosterClash, type Introduction } from '../replication/protocol.ts';
 import { storeClockSkew } from '../storage/addresses.ts';
 import { hearKnowledge, tellKnowledge } from '../storage/knowledge.ts';
 import { reseed } from '../storage/reseed.ts';
-import { learnRoster, modelsOf, readEras, readRoster, type Replica } from '../storage/replica.ts';
+import { learnRoster, modelsOf, readEras, readRoster, uniqueOf, type Replica } from '../storage/replica.ts';
 
 export interface Introductions {
   own(): Promise<Introduction>;
@@ -64,6 +64,7 @@ export function createIntroductions(replica: Replica, events: IntroductionEvents
         roster,
         policy,
         models: modelsOf(replica).map((model) => ({ ...model, fields: [...model.fields] })),
+        unique: uniqueOf(replica),
         clock: Number(time?.[0]),
         collection,
       };
@@ -89,6 +90,8 @@ export function createIntroductions(replica: Replica, events: IntroductionEvents
         peer.policy !== replica.policy,
         `peer "${peer.name}" has CONFLICT_POLICY ${peer.policy}, this replica ${replica.policy}: both hold the same, but show conflicts differently. Give both the same.`,
       );
+      const unlike = peer.unique === undefined ? null : uniqueMismatch(uniqueOf(replica), peer.unique);
+      warnOnce(`unique ${peer.name}`, unlike !== null, `peer "${peer.name}" shows other rows than this replica where values collide: ${unlike}.`);
       const [time] = await replica.db.query('SELECT replication.clock()');
       const skew = (peer.clock + delayMs * 1000 - Number(time?.[0])) / 1e6;
       events.skew(peer.name, skew);

@@ -163,7 +163,8 @@ async function present(
   return names;
 }
 
-async function showAnew(tx: Transaction, replica: Replica, clock: number, names: readonly RecordName[]): Promise<ConflictChanges> {
+/** Shows these records anew, whatever they show now. */
+export async function showAnew(tx: Transaction, replica: Replica, clock: number, names: readonly RecordName[]): Promise<ConflictChanges> {
   const changes: Change[] = [];
   for (const table of replica.tables.values()) {
     const keys = names.filter(([model]) => model === table.name).map(([, key]) => key);

@@ -70,6 +70,11 @@ export function modelsOf(replica: Replica): ReplicatedModel[] {
   return [...replica.tables.values()].map(({ name, key, fields }) => ({ name, key, fields }));
 }
 
+/** By model, the fields of each unique constraint. */
+export function uniqueOf(replica: Replica): Record<string, string[][]> {
+  return Object.fromEntries([...replica.tables.values()].map(({ name, unique }) => [name, unique.map(({ fields }) => [...fields])]));
+}
+
 /** Stands for the models as they are described now: another where a peer that has compared them would have to do so again. */
 export function schemaOf(replica: Replica): string {
   const models = modelsOf(replica).map(({ name, key, fields }) => [name, key, fields.toSorted((a, b) => (a.name < b.name ? -1 : 1))]);

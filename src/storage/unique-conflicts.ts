@@ -10,6 +10,7 @@ import { closeEntries, encodeHolder, NO_CHANGES, openEntries, pendingUnique, upd
 import type { Transaction } from './database.ts';
 import { encodeState, originOf, readLocked, viewOf } from './records.ts';
 import type { Replica } from './replica.ts';
+import type { ModelTable } from './tables.ts';
 import type { Verdict } from './unique.ts';
 
 /**
@@ -50,6 +51,18 @@ export async function logVerdicts(tx: Transaction, clock: number, verdicts: read
   const resolved = await closeEntries(tx, clock, closed);
   const detected = await openEntries(tx, clock, await withoutDeferred(tx, clock, opened, more));
   return { detected, resolved };
+}
+
+/** Closes the entries whose constraint is gone: nothing collides there any more, by the hand of whoever changed the schema here. */
+export async function closeDropped(tx: Transaction, replica: Replica, { name: model, unique }: ModelTable, clock: number): Promise<ConflictChanges> {
+  const rows = await tx.query(`SELECT key FROM replication.conflict WHERE status = 'PENDING' AND kind = 'UNIQUE' AND model = $1 AND name <> ALL ($2)`, [model, unique.map(({ name }) => name)]);
+  const closed: object[] = [];
+  for (const entry of await pendingUnique(tx, rows.map(([key]) => ({ m: model, k: key as string })))) {
+    if (unique.some(({ name }) => name === entry.name)) continue;
+    const [own] = entry.sides;
+    closed.push({ id: entry.id, kind: entry.kind, fields: entry.fields, sides: encodeState(entry.sides, null), values: own?.fields && JSON.stringify(own.fields), strategy: 'manual', by: replica.name });
+  }
+  return { detected: [], resolved: await closeEntries(tx, clock, closed) };
 }
 
 /**

@@ -109,6 +109,32 @@ describe('a chain that is upgraded from its ends', () => {
   });
 });
 
+describe('a unique constraint that one replica has first', () => {
+  it('goes on with the other, tells what collides, and comes there once that is settled', async () => {
+    const [a, b] = (await open('ab')) as [FleetReplica, FleetReplica];
+    const unique = () => versions.version({ unique: 'CREATE UNIQUE INDEX users_telephone_key ON users (telephone)' }, [users()]);
+    await create(a, 'ada');
+    await a.upgrade(await unique());
+    for (const nom of ['bob', 'cleo']) await edit(b, await create(b, nom), { telephone: '1' });
+    await eventually(rows(a, 'nom, telephone'), [['ada', null], ['bob', '1'], ['cleo', null]]);
+    expect(await rows(b, 'nom, telephone')()).toEqual([['ada', null], ['bob', '1'], ['cleo', '1']]);
+    const pending = async () => (await a.rest<{ id: number; kind: string; fields: string[] }[]>('GET', '/api/v1/conflicts?status=pending')).body;
+    await eventually(async () => (await pending()).map(({ kind, fields }) => [kind, fields]), [['unique', ['telephone']]]);
+    expect(a.log.map(({ msg }) => msg)).toContainEqual(expect.stringContaining('it has no unique constraint on User (telephone), which this replica has'));
+
+    // Too early: nothing is changed, and the older version goes on.
+    await expect(b.upgrade(await unique())).rejects.toThrow(/unique.*\(telephone\)=\(1\) is duplicated/s);
+    await b.upgrade(undefined);
+    const [conflict] = await pending();
+    expect((await a.rest('POST', `/api/v1/conflicts/${conflict?.id}/resolve`, { values: { telephone: '2' } })).status).toBe(200);
+    await eventually(rows(b, 'nom, telephone'), [['ada', null], ['bob', '1'], ['cleo', '2']]);
+    await b.upgrade(await unique());
+    for (const [replica, other] of [[a, 'b'], [b, 'a']] as const) await eventually(peer(replica, other), ['CONNECTED', null]);
+    for (const replica of [a, b]) expect(await rows(replica, 'nom, telephone')()).toEqual([['ada', null], ['bob', '1'], ['cleo', '2']]);
+    expect(await pending()).toEqual([]);
+  });
+});
+
 const RETYPED = { telephone: 'ALTER TABLE users ALTER COLUMN telephone TYPE integer USING telephone::integer' };
 const REKEYED = { key: 'ALTER TABLE users ALTER COLUMN id TYPE bigint' };
 const REQUIRED = { badge: "ALTER TABLE users ADD COLUMN badge text NOT NULL DEFAULT lower('NONE')" };

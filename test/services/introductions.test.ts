@@ -125,6 +125,24 @@ describe('what is only reported', () => {
     expect(a.warnings).toHaveLength(2);
   });
 
+  it('a unique constraint that one of them lacks, to each in its own words', async () => {
+    const [a, b] = [await party('a', { slot: 1 }), await party('b', { slot: 2 })];
+    await meet(a, b);
+    expect([...a.warnings, ...b.warnings]).toEqual([]);
+    const without = (own: Introduction): Introduction => ({ ...own, unique: { User: [] } });
+    for (let i = 0; i < 2; i++) await a.introductions.accept('b', without(await b.introductions.own()), 0);
+    expect(a.warnings).toEqual([
+      'peer "b" shows other rows than this replica where values collide: it has no unique constraint on User (email), which this replica has: values that it gives twice are UNIQUE conflicts here. Once there are none, upgrade it.',
+    ]);
+    await b.introductions.accept(null, { ...(await a.introductions.own()), unique: { User: [['email'], ['nom', 'telephone']] } }, 0);
+    expect(b.warnings).toEqual([
+      'peer "a" shows other rows than this replica where values collide: it has a unique constraint on User (nom, telephone), which this replica lacks: values that are given twice here are UNIQUE conflicts there. Once there are none, upgrade this replica.',
+    ]);
+    // An older peer says nothing of them.
+    const { unique: _unique, ...silent } = await b.introductions.own();
+    expect(await reason(a.introductions.accept('b', silent, 0))).toBeNull();
+  });
+
   it('a clock that is wrong: its skew always, a warning past five seconds', async () => {
     const [a, b] = [await party('a', { slot: 1 }), await party('b', { slot: 2 })];
     const own = await b.introductions.own();

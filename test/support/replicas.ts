@@ -15,6 +15,7 @@ import type { Leadership } from '../../src/services/leadership.ts';
 import { createLink, type Pushed } from '../../src/services/links.ts';
 import { createNotices } from '../../src/services/notices.ts';
 import { createSync } from '../../src/services/sync.ts';
+import { applyConstraints } from '../../src/storage/constraints.ts';
 import { applyPolicy, retryWaiting } from '../../src/storage/present.ts';
 import { openDatabase, withSession } from '../../src/storage/database.ts';
 import { fold } from '../../src/storage/feed.ts';
@@ -217,6 +218,7 @@ async function openOne(name: string, slot: number, policy: Policy, schema: Schem
   writers.on('error', () => {});
   const notices = createNotices();
   await applyPolicy(replica, notices.conflicts);
+  await applyConstraints(replica, notices.conflicts);
   // As the service's, but without its timer: nothing is folded behind a test's back.
   const keeper: Keeper = {
     wake: () => {},
