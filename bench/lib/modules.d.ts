@@ -32,7 +32,7 @@ declare module 'fastify' {
     register(plugin: unknown, options: object): Promise<unknown>;
     listen(at: { readonly port: number; readonly host: string }): Promise<string>;
   }
-  export default function fastify(): App;
+  export default function fastify(options?: { readonly bodyLimit: number }): App;
 }
 declare module 'mercurius' {
   const plugin: unknown;
@@ -65,4 +65,40 @@ declare module 'postgraphile/presets/amber' {
 }
 declare module 'grafserv/node' {
   export const grafserv: unknown;
+}
+declare module 'rxdb' {
+  interface Collection<T> {
+    readonly storageInstance: { findDocumentsById(ids: readonly string[], withDeleted: boolean): Promise<T[]> };
+    bulkInsert(documents: readonly T[]): Promise<{ readonly error: readonly unknown[] }>;
+    bulkUpsert(documents: readonly T[]): Promise<{ readonly error: readonly unknown[] }>;
+    find(): { exec(): Promise<T[]> };
+  }
+  interface Database {
+    addCollections<T>(collections: Readonly<Record<string, object>>): Promise<Readonly<Record<string, Collection<T>>>>;
+    close(): Promise<unknown>;
+  }
+  export function createRxDatabase(options: { readonly name: string; readonly storage: unknown; readonly multiInstance: false }): Promise<Database>;
+}
+declare module 'rxdb/plugins/storage-memory' {
+  export function getRxStorageMemory(): unknown;
+}
+declare module 'rxdb/plugins/replication-graphql' {
+  interface Request {
+    readonly query: string;
+    readonly variables: object;
+  }
+  interface Replication {
+    readonly error$: { subscribe(next: (error: unknown) => void): { unsubscribe(): void } };
+    awaitInitialReplication(): Promise<unknown>;
+    cancel(): Promise<unknown>;
+  }
+  export function replicateGraphQL<T>(options: {
+    readonly collection: import('rxdb').Collection<T>;
+    readonly replicationIdentifier: string;
+    readonly url: { readonly http: string };
+    readonly deletedField: string;
+    readonly live: false;
+    readonly push: { readonly batchSize: number; queryBuilder(rows: readonly object[]): Request };
+    readonly pull: { readonly batchSize: number; queryBuilder(checkpoint: object | undefined, limit: number): Request };
+  }): Replication;
 }

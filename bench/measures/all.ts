@@ -12,8 +12,8 @@ import { start } from './start.ts';
 import { subscribers } from './subscribers.ts';
 
 export const MEASURES: readonly Measure[] = [
-  createCopy(10_000),
-  createCopy(100_000),
+  createCopy(10_000, { peers: true }),
+  createCopy(100_000, { peers: true }),
   createDelta(100_000, { peers: true }),
   createConflicts(10_000),
   createResolve(10_000),
@@ -26,4 +26,4 @@ export const MEASURES: readonly Measure[] = [
 ];
 
 /** These take minutes each, and are run where they are asked for. */
-export const LONG: readonly Measure[] = [createCopy(1_000_000), createDelta(1_000_000, { peers: false }), createMemory('memory-1000000', [10_000, 1_000_000], { peers: false })];
+export const LONG: readonly Measure[] = [createCopy(1_000_000, { peers: false }), createDelta(1_000_000, { peers: false }), createMemory('memory-1000000', [10_000, 1_000_000], { peers: false })];

@@ -3,6 +3,7 @@ import { LOGICAL, makeTable, subscribe, unsubscribe, until } from '../lib/logica
 import { US, type Bench, type Measure, type Sample } from '../lib/measure.ts';
 import { timedSync, withPair, type Pair } from '../lib/pair.ts';
 import { contents, countRows, fill, touch } from '../lib/records.ts';
+import { RXDB, withRx } from '../lib/rxdb.ts';
 import { withSession } from '../../src/storage/database.ts';
 
 const RATE = 'records a second';
@@ -14,7 +15,7 @@ export function createConflicts(records: number): Measure {
     name: 'conflicts',
     title: `${records.toLocaleString('en')} records changed on both sides, in different fields, until both agree`,
     labels: { [RATE]: { unit: '/s', better: 'more', baseline: [LOGICAL] }, [KEPT]: { unit: '', better: 'more' }, [LOGGED]: { unit: '', better: 'more' } },
-    run: async (bench) => [...(await ours(bench, records)), ...(await theirs(bench, records))],
+    run: async (bench) => [...(await ours(bench, records)), ...(await theirs(bench, records)), ...(await ofRx(bench, records))],
   };
 }
 
@@ -76,5 +77,22 @@ async function theirs(bench: Bench, records: number): Promise<Sample[]> {
       await unsubscribe(a, b, 'conflicts_ab');
       await unsubscribe(b, a, 'conflicts_ba');
     }
+  });
+}
+
+async function ofRx(bench: Bench, records: number): Promise<Sample[]> {
+  return withRx(bench, async (rx) => {
+    await rx.insert(1, records);
+    await rx.sync();
+    await rx.touch('telephone', '+44', records);
+    await withSession(rx.databaseUrl, (client) => client.query(`UPDATE users SET nom = 'Other ' || id, place = nextval('users_place_seq')`));
+    bench.say(`${RXDB}: sync`);
+    const ms = await rx.sync();
+    const kept = await rx.count(({ nom, telephone }) => nom.startsWith('Other ') && (telephone ?? '').startsWith('+44 '));
+    return [
+      { label: RATE, subject: RXDB, value: records / (ms / 1000) },
+      { label: KEPT, subject: RXDB, value: Math.min(kept, await countRows(rx.databaseUrl, BOTH_KEPT)) },
+      { label: LOGGED, subject: RXDB, value: 0 },
+    ];
   });
 }

@@ -2,15 +2,17 @@
 import { LOGICAL, makeTable, subscribe, unsubscribe, until } from '../lib/logical.ts';
 import { US, type Bench, type Measure, type Sample } from '../lib/measure.ts';
 import { timedSync, withPair } from '../lib/pair.ts';
-import { contents, fill } from '../lib/records.ts';
+import { contents, countRows, fill } from '../lib/records.ts';
+import { RXDB, withRx } from '../lib/rxdb.ts';
 import { withSession } from '../../src/storage/database.ts';
 
-export function createCopy(records: number): Measure {
+/** @param options - `peers`: beside those too that keep their records in memory. */
+export function createCopy(records: number, { peers }: { readonly peers: boolean }): Measure {
   return {
     name: `copy-${records}`,
     title: `${records.toLocaleString('en')} records, made one a transaction, to an empty replica`,
     labels: { 'records a second': { unit: '/s', better: 'more', baseline: [LOGICAL] }, 'memory of the busier process': { unit: 'MiB', better: 'less' } },
-    run: async (bench) => [...(await ours(bench, records)), ...(await theirs(bench, records))],
+    run: async (bench) => [...(await ours(bench, records)), ...(await theirs(bench, records)), ...(peers ? await ofRx(bench, records) : [])],
   };
 }
 
@@ -48,5 +50,15 @@ async function theirs(bench: Bench, records: number): Promise<Sample[]> {
     } finally {
       await unsubscribe(a, b, 'copy_ab');
     }
+  });
+}
+
+async function ofRx(bench: Bench, records: number): Promise<Sample[]> {
+  return withRx(bench, async (rx) => {
+    await rx.insert(1, records);
+    bench.say(`${RXDB}: sync`);
+    const ms = await rx.sync();
+    if ((await countRows(rx.databaseUrl)) !== records) throw new Error(`${RXDB}: the server has not got all`);
+    return [{ label: 'records a second', subject: RXDB, value: records / (ms / 1000) }];
   });
 }

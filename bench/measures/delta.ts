@@ -2,6 +2,7 @@
 import { US, type Bench, type Measure, type Sample } from '../lib/measure.ts';
 import { timedSync, withPair } from '../lib/pair.ts';
 import { fill, touch } from '../lib/records.ts';
+import { RXDB, withRx } from '../lib/rxdb.ts';
 import { deltaOfPouch, POUCH } from '../lib/pouch.ts';
 
 const CHANGED = 100;
@@ -12,7 +13,7 @@ export function createDelta(records: number, options: { readonly peers: boolean 
     name: `delta-${records}`,
     title: `${CHANGED} changed of ${records.toLocaleString('en')}: sync called to sync done`,
     labels: { median: { unit: 'ms', better: 'less', ...(options.peers && { baseline: [POUCH] }) }, slowest: { unit: 'ms', better: 'less', ...(options.peers && { baseline: [POUCH] }) } },
-    run: async (bench) => [...(await ours(bench, records)), ...(options.peers ? samples(POUCH, await deltaOfPouch(bench, records, CHANGED, ROUNDS)) : [])],
+    run: async (bench) => [...(await ours(bench, records)), ...(options.peers ? [...samples(POUCH, await deltaOfPouch(bench, records, CHANGED, ROUNDS)), ...(await ofRx(bench, records))] : [])],
   };
 }
 
@@ -30,6 +31,21 @@ async function ours(bench: Bench, records: number): Promise<Sample[]> {
       if (round > 0) times.push(ms);
     }
     return samples(US, times);
+  });
+}
+
+async function ofRx(bench: Bench, records: number): Promise<Sample[]> {
+  return withRx(bench, async (rx) => {
+    await rx.insert(1, records);
+    bench.say(`${RXDB}: the first sync`);
+    await rx.sync();
+    const times: number[] = [];
+    for (let round = 0; round <= ROUNDS; round++) {
+      await rx.touch('telephone', `+${round}`, CHANGED);
+      const ms = await rx.sync();
+      if (round > 0) times.push(ms);
+    }
+    return samples(RXDB, times);
   });
 }
 
