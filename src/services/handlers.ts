@@ -3,7 +3,7 @@ import { RefusalError, type PeerHandlers } from '../peers/endpoint.ts';
 import { applyRecords, BatchError } from '../storage/apply.ts';
 import { readPeer } from '../storage/checkpoints.ts';
 import { readDigests, readKeyDigests } from '../storage/digest.ts';
-import { readRoster, schemaOf, type Replica } from '../storage/replica.ts';
+import { readRoster, refreshSchema, schemaOf, type Replica } from '../storage/replica.ts';
 import type { SyncEvents } from './channel.ts';
 import type { Channels } from './channels.ts';
 import { IntroductionError, type Introductions } from './introductions.ts';
@@ -37,6 +37,8 @@ export function createHandlers({ replica, channels, introductions, notices, even
 
     async changes({ sender, receiver, generation = 0, schema, start, end, more, records }) {
       await senderIsKnown(sender);
+      // The peer may have shaken hands with another process of this replica, which has seen more.
+      if (schema !== undefined && schema !== schemaOf(replica)) await refreshSchema(replica);
       if (schema !== undefined && schema !== schemaOf(replica)) {
         throw new RefusalError('CHECKPOINT_MISMATCH', 'the fields of its models have changed since the handshake. Begin with another one');
       }

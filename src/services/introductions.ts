@@ -7,7 +7,7 @@ import { PROTOCOL, rosterClash, type Introduction } from '../replication/protoco
 import { storeClockSkew } from '../storage/addresses.ts';
 import { hearKnowledge, tellKnowledge } from '../storage/knowledge.ts';
 import { reseed } from '../storage/reseed.ts';
-import { learnRoster, modelsOf, readEras, readRoster, uniqueOf, type Replica } from '../storage/replica.ts';
+import { learnRoster, modelsOf, readEras, readRoster, refreshSchema, uniqueOf, type Replica } from '../storage/replica.ts';
 
 export interface Introductions {
   own(): Promise<Introduction>;
@@ -53,6 +53,7 @@ export function createIntroductions(replica: Replica, events: IntroductionEvents
   return {
     async own() {
       const { db, name, id, policy } = replica;
+      await refreshSchema(replica);
       const eras = await readEras(replica);
       const [roster, collection, [time]] = await Promise.all([readRoster(db), tellKnowledge(replica), db.query('SELECT replication.clock()')]);
       const { incarnation } = eras.at(-1) as (typeof eras)[number];

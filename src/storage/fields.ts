@@ -7,8 +7,10 @@ import type { ReplicatedField } from '../replication/model.ts';
 import type { ModelSource } from './tables.ts';
 
 /** What is stored of a field. */
-interface Description extends Omit<ReplicatedField, 'name'> {
+interface Description extends Omit<ReplicatedField, 'name' | 'default'> {
   readonly column: string;
+  /** What its column came with, where it may not be null: what records show that nobody who knew it has written, whatever default the column is given later. */
+  readonly default?: string;
 }
 
 /** A model's table as SQL names it. */
@@ -56,8 +58,18 @@ export async function registerFields(tx: Transaction, source: ModelSource): Prom
   await tx.query('DELETE FROM replication.field WHERE model = $1 AND name <> ALL ($2)', [model, names]);
   await tx.query(
     `INSERT INTO replication.field (model, name, since, description) SELECT $1, name, $2, description FROM json_to_recordset($3) AS x (name text, description json)
-     ON CONFLICT (model, name) DO UPDATE SET description = excluded.description`,
+     ON CONFLICT (model, name) DO UPDATE
+       SET description = excluded.description::jsonb || jsonb_strip_nulls(jsonb_build_object('default', field.description->>'default'))`,
     [model, generation, JSON.stringify(described)],
   );
   return found === undefined ? [] : added;
+}
+
+/** Keeps what records show of each field that nobody has written. */
+export async function keepDefaults(tx: Transaction, model: string, fields: readonly ReplicatedField[]): Promise<void> {
+  await tx.query(
+    `UPDATE replication.field f SET description = (f.description::jsonb - 'default') || jsonb_strip_nulls(jsonb_build_object('default', x."default"))
+       FROM json_to_recordset($2) AS x (name text, "default" text) WHERE f.model = $1 AND f.name = x.name AND f.description->>'default' IS DISTINCT FROM x."default"`,
+    [model, JSON.stringify(fields.map(({ name, default: shown }) => ({ name, default: shown ?? null })))],
+  );
 }

@@ -9,8 +9,8 @@ import { installCapture } from './capture.ts';
 import type { Database, Transaction } from './database.ts';
 import { installSchema } from './schema.ts';
 import { showCarried } from './upgrade.ts';
-import { adoptFields, registerFields } from './fields.ts';
-import { describeTables, type ModelSource, type ModelTable } from './tables.ts';
+import { adoptFields, keepDefaults, registerFields } from './fields.ts';
+import { describeTables, refreshTable, type ModelSource, type ModelTable } from './tables.ts';
 
 /** This replica's own side of the roster. */
 export interface Identity {
@@ -53,6 +53,7 @@ export async function openReplica(db: Database, options: ReplicaOptions): Promis
     const added = new Map<string, string[]>();
     for (const source of sources) added.set(source.name, await registerFields(tx, source));
     const tables = await describeTables(tx, sources);
+    for (const { name: model, fields } of tables) await keepDefaults(tx, model, fields);
     await installCapture(tx, tables);
     const { name, slot, stride, policy, report } = options;
     const replica: Replica = { id, name, slot, stride, db, policy, report, tables: new Map(tables.map((table) => [table.name, table])) };
@@ -68,6 +69,16 @@ export async function openReplica(db: Database, options: ReplicaOptions): Promis
 /** The models without what only storage needs to know. */
 export function modelsOf(replica: Replica): ReplicatedModel[] {
   return [...replica.tables.values()].map(({ name, key, fields }) => ({ name, key, fields }));
+}
+
+/** Looks whether another process has changed the models' fields or constraints, and describes those tables anew. */
+export async function refreshSchema(replica: Replica): Promise<void> {
+  const generations = new Map((await replica.db.query('SELECT model, generation FROM replication.generation')).map(([model, generation]) => [model, Number(generation)]));
+  const stale = [...replica.tables.values()].filter(({ name, generation }) => generations.get(name) !== generation);
+  if (stale.length === 0) return;
+  await replica.db.transaction(async (tx) => {
+    for (const table of stale) await refreshTable(tx, table);
+  });
 }
 
 /** By model, the fields of each unique constraint. */

@@ -97,7 +97,7 @@ export function showFields({ columns }: ModelTable, fields: Fields): Fields {
 async function describeTable(tx: Transaction, source: ModelSource): Promise<ModelTable> {
   const table = sourceTable(source);
   const rows = await tx.query(
-    `SELECT a.attname, format_type(a.atttypid, a.atttypmod), n.nspname, c.relname, a.attnotnull, pg_get_expr(d.adbin, d.adrelid)
+    `SELECT a.attname, format_type(a.atttypid, a.atttypmod), n.nspname, c.relname, a.attnotnull, pg_get_expr(d.adbin, d.adrelid), (a.attmissingval::text::text[])[1]
        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid
        LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum AND a.attgenerated = ''
       WHERE c.oid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped`,
@@ -105,17 +105,22 @@ async function describeTable(tx: Transaction, source: ModelSource): Promise<Mode
   );
   const byName = new Map(rows.map((row) => [row[0] as string, row]));
   const [, , schema, relation] = rows[0] ?? [];
-  const since = new Map((await tx.query('SELECT name, since FROM replication.field WHERE model = $1', [source.name])).map(([name, first]) => [name, Number(first)]));
+  const registered = await tx.query(`SELECT name, since, description->>'default' FROM replication.field WHERE model = $1`, [source.name]);
+  const since = new Map(registered.map(([name, first]) => [name, Number(first)]));
+  const stored = new Map(registered.map(([name, , text]) => [name, text ?? undefined]));
   const [generation] = await tx.query('SELECT generation FROM replication.generation WHERE model = $1', [source.name]);
   const describe = async (field: ReplicatedField): Promise<Column> => {
     const column = source.columns[field.name] ?? field.name;
-    const [, type, , , required, expression] = byName.get(column) ?? [];
+    const [, type, , , required, expression, given] = byName.get(column) ?? [];
     if (typeof type !== 'string') {
       throw new Error(
         `table ${table} has no column ${quote(column)} for field ${source.name}.${field.name}. Make a migration that fits prisma/schema.prisma.`,
       );
     }
-    const missing = required === 't' ? ((await constant(tx, expression, type)) ?? (field.list ? '{}' : undefined)) : null;
+    const fixed = await constant(tx, expression, type);
+    // What rows came to have that were there before the column: a default that it was given later is for new rows alone.
+    const came = stored.get(field.name) ?? (field.list || fixed === undefined ? undefined : (given ?? undefined));
+    const missing = required === 't' ? (came ?? fixed ?? (field.list ? '{}' : undefined)) : null;
     return { field: { ...field, default: missing }, column: quote(column), type, since: since.get(field.name) ?? 1 };
   };
   const keyColumn = await describe(source.key);

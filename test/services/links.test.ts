@@ -2,11 +2,12 @@
 import { afterEach, describe, expect, it } from 'vitest';
 
 import type { PeerClient } from '../../src/peers/client.ts';
+import type { ChangesRequest } from '../../src/replication/protocol.ts';
 import { createIntroductions } from '../../src/services/introductions.ts';
 import { createLink, type Link } from '../../src/services/links.ts';
 import { createNotices } from '../../src/services/notices.ts';
 import { openDatabase } from '../../src/storage/database.ts';
-import { openReplica } from '../../src/storage/replica.ts';
+import { openReplica, schemaOf } from '../../src/storage/replica.ts';
 import { clientTo } from '../support/memory-client.ts';
 import { openReplicas, type Replicas } from '../support/replicas.ts';
 import { model, THINGS, THINGS_WITH_DEFAULT, type Schema } from '../support/schemas.ts';
@@ -20,7 +21,7 @@ const RETYPED: Schema = { ddl: '', models: [model('Thing', 'things', { id: 'Stri
 const RETYPE = 'ALTER TABLE things ALTER COLUMN f2 TYPE integer USING f2::integer';
 
 /** From a to whoever is b when it is called. */
-function linkToB(): Link {
+function linkToB(asked: (request: ChangesRequest) => ChangesRequest = (request) => request): Link {
   const { replica, settle } = replicas.at('a');
   const b = (): PeerClient => clientTo(replicas.at('b'), []);
   handshakes = 0;
@@ -31,7 +32,7 @@ function linkToB(): Link {
       handshakes++;
       return b().handshake(request);
     },
-    changes: (request) => b().changes(request),
+    changes: (request) => b().changes(asked(request)),
     digest: (request) => b().digest(request),
     inspect: (request) => b().inspect(request),
     resend: (request) => b().resend(request),
@@ -67,6 +68,24 @@ describe('a link that has shaken hands', () => {
     expect(await replicas.at('b').sql('SELECT id FROM things')).toEqual([{ id: 'x' }]);
     await replicas.upgrade('b', THINGS, 'ALTER TABLE things ALTER COLUMN f2 TYPE text');
     expect(await link.push(false, true)).toMatchObject({ sent: 1, applied: 1 });
+  });
+
+  it('may meet another process of the peer, which has not looked since a third one brought a field', async () => {
+    replicas = await openReplicas('ab');
+    let schema: string | null = null;
+    const link = linkToB((request) => ({ ...request, ...(schema !== null && { schema }) }));
+    await write('x');
+    await link.push(false, true);
+    await replicas.at('b').sql(`ALTER TABLE things ADD COLUMN f3 text NOT NULL DEFAULT 'd'`);
+    const db = openDatabase(replicas.at('b').url, { size: 1, onError: () => {} });
+    try {
+      schema = schemaOf(await openReplica(db, { name: 'b', slot: 2, stride: 10, policy: 'manual', models: THINGS_WITH_DEFAULT.models, report: () => {} }));
+      await write('y');
+      expect(await link.push(false, true)).toMatchObject({ sent: 1, applied: 1 });
+      expect(handshakes).toBe(1);
+    } finally {
+      await db.close();
+    }
   });
 
   it('shakes hands again where this replica has taken up a field that another process brought', async () => {

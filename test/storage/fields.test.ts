@@ -231,6 +231,27 @@ describe('a field that gets its column', () => {
     expect((await statesOf(at('a'))).get('Thing x')?.[0]?.fields?.['f3']).toBe('newer');
   });
 
+  it('goes on showing the default that it came with where nobody has written it, whatever its default becomes', async () => {
+    const SET_DEFAULT = `ALTER TABLE things ALTER COLUMN f3 SET DEFAULT 'e'`;
+    // c comes when all is over, with an empty database and all of the migrations.
+    replicas = await openReplicas('abc', { schemas: { c: { ...THINGS_WITH_DEFAULT, ddl: `${THINGS.ddl}; ${ADD_DEFAULT}; ${SET_DEFAULT}` } } });
+    const pair = linksOf('chain', ['a', 'b']);
+    await at('a').sql(`INSERT INTO things VALUES ('x', '1', '2'), ('y', '1', '2')`);
+    await replicas.rest(pair);
+    for (const name of 'ab') await replicas.upgrade(name, THINGS_WITH_DEFAULT, ADD_DEFAULT);
+    for (const name of 'ab') await replicas.upgrade(name, THINGS_WITH_DEFAULT, SET_DEFAULT);
+    await at('a').sql(`UPDATE things SET f1 = 'a' WHERE id = 'x'`);
+    await at('b').sql(`INSERT INTO things VALUES ('new', '1', '2')`);
+    await replicas.rest(pair);
+    const rows = [{ id: 'new', f3: 'e' }, { id: 'x', f3: 'd' }, { id: 'y', f3: 'd' }];
+    for (const name of 'ab') expect(await at(name).sql('SELECT id, f3 FROM things ORDER BY id'), name).toEqual(rows);
+    await replicas.upgrade('a', THINGS_WITH_DEFAULT, `ALTER TABLE things ALTER COLUMN f3 DROP DEFAULT`);
+    await at('a').sql(`UPDATE things SET f1 = 'b' WHERE id = 'y'`);
+    await replicas.rest();
+    for (const name of 'abc') expect(await at(name).sql('SELECT id, f3 FROM things ORDER BY id'), name).toEqual(rows);
+    await expectSameStates();
+  });
+
   it('and loses it again is carried from then on', async () => {
     await open('ab', THINGS_WITH_F3, 'ab');
     await at('a').sql(`INSERT INTO things VALUES ('x', '1', '2', '3'), ('y', '1', '2', '3')`);
