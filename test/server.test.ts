@@ -227,16 +227,12 @@ describe('closing', () => {
   });
 
   it('lets a request under way finish', async () => {
-    let finish = handle;
-    const slow = await startEdges({
-      peerEndpoint: (_request, response) => {
-        finish = () => response.end('done');
-      },
-    });
+    let arrive: (finish: () => void) => void = () => {};
+    const arrived = new Promise<() => void>((settle) => (arrive = settle));
+    const slow = await startEdges({ peerEndpoint: (_request, response) => arrive(() => response.end('done')) });
     const answer = fetch(`${slow.url}/replication/slow`).then((response) => response.text());
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    const finish = await arrived;
     const closed = slow.close();
-    await new Promise((resolve) => setTimeout(resolve, 50));
     finish();
     expect(await answer).toBe('done');
     expect(await timed(closed)).toBeLessThan(500);

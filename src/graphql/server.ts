@@ -9,6 +9,7 @@ import { createYoga, type Plugin } from 'graphql-yoga';
 import type { PrismaClient } from '../generated/prisma/client.ts';
 import type { Services } from '../services/services.ts';
 import { createLoaders, type Context } from './context.ts';
+import { createDirect } from './direct.ts';
 import { presentError, type ErrorLogger } from './errors.ts';
 import { limits } from './limits.ts';
 import { schema } from './schema.ts';
@@ -83,12 +84,13 @@ export function createGraphQL({ services, prisma, logger }: GraphQLOptions): Gra
     maxRequestBodySize: false,
     multipart: false,
   });
+  const direct = createDirect(yoga, async (request, response) => void (await yoga(request, response)));
   const sockets = createWebSockets({ schema, getEnveloped: (initial) => yoga.getEnveloped(initial), present, logger });
 
   return {
     async handle(request, response) {
       try {
-        await yoga(request, response);
+        await direct(request, response);
       } catch (error) {
         logger.error({ err: error }, 'a GraphQL request failed');
         if (!response.headersSent) response.writeHead(500);
