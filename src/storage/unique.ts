@@ -1,13 +1,13 @@
 /**
  * Who holds a unique value, where that is in question: finding all that claim it, and what each of them shows.
  *
- * In normal times the tables' own indices say all there is to say. Only where one of them refuses a row, or a record is written whose claims its row does not tell (several sides, masked,
- * waiting), or whose values such a record claims, are the claimants gathered and the values given to their holders.
+ * In normal times the tables' own indices say all there is to say. Only where one of them refuses a row, or a record is written whose claims its row does not tell (sides that claim
+ * different values, masked, waiting), or whose values such a record claims, are the claimants gathered and the values given to their holders.
  */
 import { createHash } from 'node:crypto';
 
 import { sameFields, type Fields } from '../replication/version.ts';
-import { claimsOf, holderOf, uniqueValue, yieldValue, type Claim, type UniqueKey } from '../replication/unique.ts';
+import { claimsAlike, claimsOf, holderOf, uniqueValue, yieldValue, type Claim, type UniqueKey } from '../replication/unique.ts';
 import type { Change } from './changes.ts';
 import { sqlState, type Transaction } from './database.ts';
 import { originOf, readLocked, viewOf } from './records.ts';
@@ -108,12 +108,12 @@ export async function storeClaims(tx: Transaction, changes: readonly Change[], v
 }
 
 /** True where a record's row does not tell what it claims. */
-function isHidden({ state, masked, aside }: Change): boolean {
-  return state.length > 1 || masked !== undefined || aside !== undefined;
+function isHidden({ before: { table }, state, masked, aside }: Change): boolean {
+  return masked !== undefined || aside !== undefined || !claimsAlike(table.unique, state);
 }
 
-function wasHidden({ before }: Change): boolean {
-  return before.state.length > 1 || before.masked !== null || before.waiting !== null;
+function wasHidden({ before: { table, state, masked, waiting } }: Change): boolean {
+  return masked !== null || waiting !== null || !claimsAlike(table.unique, state);
 }
 
 /** True where a record that nobody changed shows something else, or waits otherwise, than before. */
