@@ -98,6 +98,16 @@ export function writeBeside(state: State, held: Version | null, writes: readonly
 }
 
 /**
+ * The version of a record that was written for the first time, once: what `writeLocally` makes of an empty state and an insert.
+ *
+ * @param forgotten - As for `writeLocally`.
+ */
+export function writeFirst({ replica, clock }: Pick<LocalWrite, 'replica' | 'clock'>, fields: Fields, forgotten: Stamp): Version {
+  const stamp = nextStamp(clock, forgotten);
+  return { vector: { [replica]: stamp }, fields, stamps: { '*': [replica, stamp] } };
+}
+
+/**
  * A view as a version: what the row of a record goes on showing once its state cannot be shown, and what a write to that row extends.
  *
  * A field whose shown value does not carry the largest stamp among the sides has none: the write that keeps it stamps it anew, as a resolution does.

@@ -11,6 +11,7 @@ import { sameFields } from '../replication/version.ts';
 import { writeChanges, type Change } from './changes.ts';
 import type { ConflictChanges } from './conflicts.ts';
 import type { Transaction } from './database.ts';
+import { foldNewcomers } from './newcomers.ts';
 import { lockRows, originOf, readLocked, readRecords, settle, type SettledRecord } from './records.ts';
 import { beginChange, type Replica } from './replica.ts';
 import { bytesOf, fitsMessage, fitting, type RecordName } from './sizes.ts';
@@ -95,13 +96,18 @@ async function readBounded(tx: Transaction, replica: Replica, wanted: readonly R
 export async function foldSome(tx: Transaction, replica: Replica): Promise<{ records: number; more: boolean; conflicts: ConflictChanges }> {
   const { clock } = await beginChange(tx);
   const all = await loggedKeys(tx);
-  const known = all.filter(({ model }) => replica.tables.has(model));
+  const done = new Set<string>();
+  for (const table of replica.tables.values()) {
+    const made = all.flatMap(({ model, key, isMade }) => (isMade && model === table.name ? [key] : []));
+    for (const key of await foldNewcomers(tx, replica, table, made, clock)) done.add(`${table.name} ${key}`);
+  }
+  const known = all.filter(({ model, key }) => replica.tables.has(model) && !done.has(`${model} ${key}`));
   const logged = known.slice(0, (await fitting(tx, replica, known.map(({ model, key }) => [model, key]))).length);
   let changes = await foldedChanges(replica, logged, (table, keys) => readSettled(tx, replica, table, keys));
   // Whose value it is may change what a row shows, and a row that a local writer may still change is not written over.
   if ((await contested(tx, changes)).length > 0) changes = await foldedChanges(replica, logged, (table, keys) => readLocked(tx, replica, table, keys));
   const { conflicts } = await writeChanges(tx, replica, clock, changes);
-  return { records: changes.length, more: logged.length < known.length || all.reduce((sum, { writes }) => sum + writes, 0) >= BATCH_RECORDS, conflicts };
+  return { records: done.size + changes.length, more: logged.length < known.length || all.reduce((sum, { writes }) => sum + writes, 0) >= BATCH_RECORDS, conflicts };
 }
 
 /** What folding makes of these records, in their order. */
@@ -125,12 +131,12 @@ async function readSettled(tx: Transaction, replica: Replica, table: ModelTable,
   return records.map((record) => again.get(record.key) ?? record);
 }
 
-/** Records with captured writes, of as many writes as one transaction takes, in the order of their first ones. */
-async function loggedKeys(tx: Transaction): Promise<{ readonly model: string; readonly key: string; readonly writes: number }[]> {
+/** Records with captured writes, of as many writes as one transaction takes, in the order of their first ones; `isMade`: as far as this goes, the one write made it. */
+async function loggedKeys(tx: Transaction): Promise<{ readonly model: string; readonly key: string; readonly writes: number; readonly isMade: boolean }[]> {
   // No order is asked for where the rows are chosen: finding the first of a long log would read all of it each time.
   const rows = await tx.query(
-    `SELECT model, key, count(*) FROM (SELECT model, key, seq FROM replication.log LIMIT $1) l GROUP BY model, key ORDER BY min(seq)`,
+    `SELECT model, key, count(*), count(*) = 1 AND bool_and(op = 'I') FROM (SELECT model, key, op, seq FROM replication.log LIMIT $1) l GROUP BY model, key ORDER BY min(seq)`,
     [BATCH_RECORDS],
   );
-  return rows.map(([model, key, writes]) => ({ model: model as string, key: key as string, writes: Number(writes) }));
+  return rows.map(([model, key, writes, isMade]) => ({ model: model as string, key: key as string, writes: Number(writes), isMade: isMade === 't' }));
 }

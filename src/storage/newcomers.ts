@@ -1,14 +1,16 @@
 /**
- * Taking over records of which nothing is known here: what a replica that is empty, or that catches up, gets most of.
+ * Records of which nothing is known yet, taken over from a peer or made here: what a replica that is empty, or that catches up, gets most of, and what an import makes.
  *
- * They need nothing of what is asked of others: there is no state to merge with, no row to lock, nothing captured, no conflict. What is not so plain (foreign keys, values that others
- * claim, fields that have no column, a row that its table refuses) is left to the general way.
+ * They need nothing of what is asked of others: there is no state to merge with, no row to lock, no conflict. What is not so plain (foreign keys, values that others
+ * claim, fields that have no column, a row that its table refuses, or that was written to since) is left to the general way.
  */
+import { writeFirst } from '../replication/write.ts';
 import type { State } from '../replication/merge.ts';
 import type { ReplicaId, Version } from '../replication/version.ts';
 import { addToDigests, bucketOf, hashOf } from './digest.ts';
 import { sqlState, type Transaction } from './database.ts';
-import { encodeState, refuseIfWrittenMeanwhile } from './records.ts';
+import { encodeAsRow, encodeState, refuseIfWrittenMeanwhile } from './records.ts';
+import type { Replica } from './replica.ts';
 import { insertRows, RowError } from './rows.ts';
 import { matchesKey, type ModelTable } from './tables.ts';
 
@@ -28,16 +30,62 @@ export async function takeNewcomers(tx: Transaction, table: ModelTable, incoming
   const unknown = plain.length < WORTH ? [] : await unknownKeys(tx, table, plain);
   const records = unknown.map((key) => ({ key, state: incoming.get(key) as State }));
   if (records.length < WORTH || !(await showNew(tx, table, records))) return new Set();
-  const stored = records.map(({ key, state }) => ({ model: table.name, key, versions: encodeState(state, table), hash: hashOf(key, state), bucket: bucketOf(key), old: null }));
+  await store(tx, table, records.map(({ key, state }) => ({ key, versions: encodeState(state, table), hash: hashOf(key, state) })), origin, clock);
+  return new Set(unknown);
+}
+
+/**
+ * Folds captured writes that each made a record here.
+ *
+ * @param keys - Of records with one captured write, an insert.
+ * @param clock - In microseconds.
+ * @returns The keys of those that are folded; all others are left as they were.
+ */
+export async function foldNewcomers(tx: Transaction, replica: Pick<Replica, 'name'>, table: ModelTable, keys: readonly string[], clock: number): Promise<ReadonlySet<string>> {
+  if (keys.length < WORTH || table.children.length > 0) return new Set();
+  const rows = await tx.query(
+    `SELECT k.key, l.clock, l.incarnation, l.place, c.forgotten
+       FROM replication.collection c
+       CROSS JOIN unnest($2::text[]) WITH ORDINALITY AS k (key, n)
+       CROSS JOIN LATERAL (SELECT bool_and(op = 'I') AS made, min(clock) AS clock, min(incarnation) AS incarnation, min(ctid::text) AS place, count(*) AS writes FROM replication.log WHERE model = $1 AND key = k.key) l
+      WHERE l.writes = 1 AND l.made AND ${UNCLAIMED}
+        AND $3 = (SELECT generation FROM replication.generation WHERE model = $1)
+        AND NOT EXISTS (SELECT FROM replication.record r WHERE r.model = $1 AND r.key = k.key OFFSET 0)
+        AND EXISTS (SELECT FROM ${table.table} t WHERE ${matchesKey('t', table.keyColumn, 'k.key')} OFFSET 0)
+      ORDER BY k.n`,
+    [table.name, keys, table.generation],
+  );
+  if (rows.length === 0) return new Set();
+  const records = rows.map(([key, time, incarnation, , forgotten]) => {
+    // Its values are the row's, and stay there.
+    const version = writeFirst({ replica: `${replica.name}.${incarnation}`, clock: Number(time) }, {}, Number(forgotten));
+    return { key: key as string, versions: encodeAsRow(table, version), hash: hashOf(key as string, [version]) };
+  });
+  await store(tx, table, records, null, clock);
+  await tx.query('DELETE FROM replication.log WHERE ctid = ANY ($1::tid[])', [rows.map(([, , , place]) => place)]);
+  return new Set(records.map(({ key }) => key));
+}
+
+/** Stores records that have none yet, at the end of the feed, in their order. */
+async function store(
+  tx: Transaction,
+  { name }: ModelTable,
+  records: readonly { readonly key: string; readonly versions: string; readonly hash: string | null }[],
+  origin: ReplicaId | null,
+  clock: number,
+): Promise<void> {
+  const stored = records.map((record) => ({ ...record, model: name, bucket: bucketOf(record.key), old: null }));
   await tx.query(
     `INSERT INTO replication.record (model, key, position, origin, versions, hash, bucket, changed_at)
      SELECT $1, key, nextval('replication.position'), $2, versions::json, hash, bucket, $3
        FROM unnest($4::text[], $5::text[], $6::bigint[], $7::smallint[]) AS x (key, versions, hash, bucket)`,
-    [table.name, origin, clock, stored.map(({ key }) => key), stored.map(({ versions }) => versions), stored.map(({ hash }) => hash), stored.map(({ bucket }) => bucket)],
+    [name, origin, clock, stored.map(({ key }) => key), stored.map(({ versions }) => versions), stored.map(({ hash }) => hash), stored.map(({ bucket }) => bucket)],
   );
   await addToDigests(tx, stored);
-  return new Set(unknown);
 }
+
+/** No record may claim a unique value unseen. */
+const UNCLAIMED = 'NOT EXISTS (SELECT FROM replication.claim)';
 
 /** One living version that has just the fields of the table. */
 function isPlain({ columns }: ModelTable, state: State): boolean {
@@ -51,7 +99,7 @@ function isPlain({ columns }: ModelTable, state: State): boolean {
 async function unknownKeys(tx: Transaction, table: ModelTable, keys: readonly string[]): Promise<string[]> {
   const rows = await tx.query(
     `SELECT k.key FROM unnest($2::text[]) AS k (key)
-      WHERE NOT EXISTS (SELECT FROM replication.claim)
+      WHERE ${UNCLAIMED}
         AND NOT EXISTS (SELECT FROM replication.record r WHERE r.model = $1 AND r.key = k.key OFFSET 0)
         AND NOT EXISTS (SELECT FROM replication.log l WHERE l.model = $1 AND l.key = k.key OFFSET 0)
         AND NOT EXISTS (SELECT FROM ${table.table} t WHERE ${matchesKey('t', table.keyColumn, 'k.key')} OFFSET 0)`,

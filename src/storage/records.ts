@@ -174,6 +174,11 @@ export function encodeState(state: State, asRow: ModelTable | null): string {
   return JSON.stringify(state.map((version) => encodeVersion(version, asRow)));
 }
 
+/** The only version of a record, as it is stored, where its fields are just those of its row. */
+export function encodeAsRow({ generation }: ModelTable, { vector, stamps }: Pick<Version, 'vector' | 'stamps'>): string {
+  return JSON.stringify([{ v: vector, s: stamps, ...(generation !== 1 && { g: generation }) } satisfies StoredVersion]);
+}
+
 export function encodeVersion({ vector, stamps, fields, resolution, collected }: Version, asRow: ModelTable | null = null): StoredVersion {
   const values = asRow === null || fields === null ? { f: fields } : besideRow(asRow, fields);
   return { v: vector, s: stamps, ...values, ...(resolution && { r: resolution }), ...(collected && { c: collected }) };

@@ -1,8 +1,9 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
-import { claimsOf, holderOf, uniqueOutcome, uniqueValue, unmasked, yieldValue, type Claim, type UniqueKey } from '../../src/replication/unique.ts';
+import { claimsAlike, claimsOf, holderOf, uniqueOutcome, uniqueValue, unmasked, yieldValue, type Claim, type UniqueKey } from '../../src/replication/unique.ts';
 import type { State } from '../../src/replication/merge.ts';
+import { show, type Policy } from '../../src/replication/policy.ts';
 import type { Fields, FieldStamp, Version } from '../../src/replication/version.ts';
 import { writeLocally } from '../../src/replication/write.ts';
 import { statesOf } from './pool.ts';
@@ -16,6 +17,28 @@ const created = (f1: string | null, writer: string, stamp: number): Version => v
 /** Who holds a value, asked in some order. */
 const holder = (unique: UniqueKey, value: string, records: readonly (readonly [string, State])[]): string | undefined =>
   holderOf(records.flatMap(([key, state]) => claimsOf(unique, key, state).get(value) ?? []))?.key;
+
+describe('sides that claim alike', () => {
+  it('claim what is shown of them and nothing else, under any policy', () => {
+    let alike = 0;
+    fc.assert(
+      fc.property(statesOf(3), fc.constantFrom(email, pair), fc.constantFrom<Policy>('manual', 'latest', 'field-wise'), ({ states }, unique, policy) => {
+        for (const state of states) {
+          if (state.length < 2 || !claimsAlike([unique], state)) continue;
+          alike++;
+          const shown = uniqueValue(unique, show(state, policy, 'a.1', null).fields);
+          expect([...claimsOf(unique, 'k', state).keys()]).toEqual(shown === null ? [] : [shown]);
+        }
+      }),
+      { numRuns: 2_000, seed: 7 },
+    );
+    expect(alike).toBeGreaterThan(20);
+  });
+
+  it('are no deletion among them', () => {
+    expect(claimsAlike([email], [created('x', 'a.1', 1), { vector: { 'b.1': 1 }, fields: null, stamps: {} }])).toBe(false);
+  });
+});
 
 describe('the holder of a value', () => {
   it('unique-holder-ignores-arrival-order: it follows from the states, whatever the order they are seen in', () => {

@@ -6,7 +6,7 @@ import { largestStamp } from '../../src/replication/clock.ts';
 import { merge, type State } from '../../src/replication/merge.ts';
 import { latestFields, show, type Policy } from '../../src/replication/policy.ts';
 import { compare, covers, lastWrite, stampOf, type Fields, type Vector, type Version } from '../../src/replication/version.ts';
-import { resolve, writeBeside, writeLocally, type LocalWrite } from '../../src/replication/write.ts';
+import { resolve, writeBeside, writeFirst, writeLocally, type LocalWrite } from '../../src/replication/write.ts';
 import { statesOf } from './pool.ts';
 import { RUNS } from './steps.ts';
 
@@ -33,6 +33,11 @@ describe('a local write', () => {
 
   it('creates a record', () => {
     expect(write([], 'manual', [insert], { f: '1' })).toEqual([{ vector: { 'a.1': 10 }, fields: { f: '1' }, stamps: { '*': ['a.1', 10] } }]);
+  });
+
+  it.each([0, 9, 10, 11])('creates a record in the short way as in the long one, where stamps up to %i are forgotten', (forgotten) => {
+    const long = writeLocally([], { fields: null, version: null }, 'manual', [insert], { f: '1', g: null }, forgotten);
+    expect([writeFirst(insert, { f: '1', g: null }, forgotten)]).toEqual(long);
   });
 
   it('stamps the fields that it changes, and no others', () => {

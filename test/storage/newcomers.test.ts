@@ -121,3 +121,78 @@ it('a key that is created and deleted here in between is no newcomer', async () 
   expect(between.done).toBe(true);
   expect(await valuesOf(replicas.at('a'), '9')).toEqual(['deleted', 'x,0']);
 });
+
+describe('three hundred records made here', () => {
+  const statesOf = (name: string) =>
+    sql(name, `SELECT r.key, r.versions::jsonb AS versions, r.hash, r.bucket, r.origin, r.dead, r.carries FROM replication.record r ORDER BY r.key`);
+  const digestsOf = (name: string) => sql(name, 'SELECT * FROM replication.digest WHERE records > 0 ORDER BY model, bucket');
+
+  it.each([1, 2])('are folded without a look at each, as one by one (%i versions of the schema)', async (generation) => {
+    await open(THINGS_WITH_F3);
+    // A replica learns of another process's upgrade with the next record that it reads.
+    await sql('a', `UPDATE replication.generation SET generation = ${generation}`);
+    await sql('a', `INSERT INTO things VALUES ('first')`);
+    await replicas.at('a').settle();
+    await sql('a', `DELETE FROM things`);
+    await replicas.at('a').settle();
+    await sql('a', 'DELETE FROM replication.record; DELETE FROM replication.digest');
+    const [{ clock } = { clock: '' }] = await sql('a', 'SELECT replication.clock() AS clock');
+    await sql('a', `INSERT INTO things SELECT n, 'x', n FROM generate_series(1, 300) n`);
+    await sql('a', `UPDATE replication.log SET clock = ${clock} + seq`);
+    const log = await sql('a', 'SELECT model, key, op::text, clock, fields, incarnation FROM replication.log ORDER BY seq');
+    let looks = 0;
+    intercept(replicas.at('a').replica.db, (text, next) => {
+      if (text.includes('LEFT JOIN LATERAL')) looks++;
+      return next();
+    });
+    await replicas.at('a').settle();
+    expect(looks).toBe(0);
+    const [states, digests] = [await statesOf('a'), await digestsOf('a')];
+    expect(states).toHaveLength(300);
+    expect((await sql('a', 'SELECT key FROM replication.record ORDER BY position')).map(({ key }) => Number(key))).toEqual(log.map(({ key }) => Number(key)));
+    // The same, in portions too small for the short way.
+    await sql('a', 'DELETE FROM replication.record; DELETE FROM replication.digest');
+    for (let at = 0; at < log.length; at += 50) {
+      await sql('a', `INSERT INTO replication.log (model, key, op, clock, fields, incarnation) SELECT model, key, op::"char", clock, NULL, incarnation
+        FROM json_to_recordset('${JSON.stringify(log.slice(at, at + 50))}') AS x (model text, key text, op text, clock bigint, incarnation text)`);
+      await replicas.at('a').settle();
+    }
+    expect(looks).toBeGreaterThan(0);
+    expect([await statesOf('a'), await digestsOf('a')]).toEqual([states, digests]);
+    await rest();
+  });
+
+  it('of which some were written to since, some deleted, some there before', async () => {
+    await open();
+    await sql('a', `INSERT INTO things VALUES ('1', 'old', '0'), ('2', 'old', '0')`);
+    await replicas.rest();
+    await sql('a', `DELETE FROM things WHERE id = '1'`);
+    await replicas.at('a').settle();
+    await sql('a', `DELETE FROM things WHERE id = '2'`);
+    await sql('a', `INSERT INTO things SELECT n, 'x', '0' FROM generate_series(1, 300) n`);
+    await sql('a', `UPDATE things SET f1 = 'y' WHERE id = '3'; DELETE FROM things WHERE id = '4'`);
+    await rest();
+    expect(await count('b')).toBe(299);
+    for (const key of ['1', '2', '5']) expect(await valuesOf(replicas.at('b'), key)).toEqual(['x,0']);
+    expect(await valuesOf(replicas.at('b'), '3')).toEqual(['y,0']);
+    expect(await valuesOf(replicas.at('b'), '4')).toEqual(['deleted']);
+    const [one] = await sql('b', `SELECT versions::text AS versions FROM replication.record WHERE key = '1'`);
+    expect(JSON.parse(one?.['versions'] as string)).toHaveLength(1);
+  });
+
+  it('are no newcomers where a record claims a unique value unseen: it keeps the value', async () => {
+    await open(ACCOUNTS);
+    await sql('a', `INSERT INTO accounts (id, email) VALUES ('1', 'old')`);
+    await replicas.rest();
+    await sql('a', `UPDATE accounts SET email = 'mine'`);
+    await sql('b', `UPDATE accounts SET email = 'yours'`);
+    await replicas.rest();
+    // On a the record goes on showing its own side: in the table there the value of the other is free.
+    await sql('a', `INSERT INTO accounts (id, email) SELECT 'n' || n, CASE n WHEN 7 THEN 'yours' ELSE 'e' || n END FROM generate_series(1, 300) n`);
+    await rest();
+    for (const name of ['a', 'b']) {
+      expect(await sql(name, `SELECT id, email FROM accounts WHERE id IN ('1', 'n7') ORDER BY id`)).toEqual([{ id: '1', email: name === 'a' ? 'mine' : 'yours' }, { id: 'n7', email: 'yours#n7' }]);
+      expect(await sql(name, `SELECT key FROM replication.conflict WHERE kind = 'UNIQUE' AND status = 'PENDING'`)).toEqual([{ key: 'n7' }]);
+    }
+  });
+});
