@@ -6,9 +6,9 @@ import {
   digestResponse,
   handshakeResponse,
   inspectResponse,
+  encodeChanges,
   refusal,
   resendResponse,
-  type ChangesRequest,
   type ChangesResponse,
   type DigestRequest,
   type DigestResponse,
@@ -16,6 +16,7 @@ import {
   type HandshakeResponse,
   type InspectRequest,
   type InspectResponse,
+  type OutgoingChanges,
   type RefusalCode,
   type ResendRequest,
   type ResendResponse,
@@ -36,7 +37,7 @@ export interface PeerClient {
   readonly url: string;
   /** Each throws PeerUnreachableError or PeerRejectedError. The signal gives up waiting. */
   handshake(request: HandshakeRequest, signal?: AbortSignal): Promise<HandshakeResponse>;
-  changes(request: ChangesRequest, signal?: AbortSignal): Promise<ChangesResponse>;
+  changes(request: OutgoingChanges, signal?: AbortSignal): Promise<ChangesResponse>;
   digest(request: DigestRequest, signal?: AbortSignal): Promise<DigestResponse>;
   inspect(request: InspectRequest, signal?: AbortSignal): Promise<InspectResponse>;
   resend(request: ResendRequest, signal?: AbortSignal): Promise<ResendResponse>;
@@ -63,7 +64,7 @@ const PATIENCE = { handshake: 10_000, changes: 120_000 };
 export function createPeerClient({ name, url, secret, patience = PATIENCE }: PeerClientOptions): PeerClient {
   const base = `${url.replace(/\/+$/, '')}/replication/v1`;
 
-  async function post<T extends z.ZodType>(path: string, body: object, schema: T, timeout: number, signal?: AbortSignal): Promise<z.output<T>> {
+  async function post<T extends z.ZodType>(path: string, body: object | string, schema: T, timeout: number, signal?: AbortSignal): Promise<z.output<T>> {
     const controller = new AbortController();
     const abort = (): void => controller.abort();
     const timer = setTimeout(abort, timeout);
@@ -76,7 +77,7 @@ export function createPeerClient({ name, url, secret, patience = PATIENCE }: Pee
       const response = await fetch(`${base}/${path}`, {
         method: 'POST',
         headers: { 'content-type': 'application/json', ...(secret !== null && { authorization: `Bearer ${secret}` }) },
-        body: JSON.stringify(body),
+        body: typeof body === 'string' ? body : JSON.stringify(body),
         redirect: 'manual',
         signal: controller.signal,
       });
@@ -114,7 +115,7 @@ export function createPeerClient({ name, url, secret, patience = PATIENCE }: Pee
     name,
     url,
     handshake: (request, signal) => post('handshake', request, handshakeResponse, patience.handshake, signal),
-    changes: (request, signal) => post('changes', request, changesResponse, patience.changes, signal),
+    changes: (request, signal) => post('changes', encodeChanges(request), changesResponse, patience.changes, signal),
     digest: (request, signal) => post('digest', request, digestResponse, patience.handshake, signal),
     inspect: (request, signal) => post('inspect', request, inspectResponse, patience.changes, signal),
     resend: (request, signal) => post('resend', request, resendResponse, patience.changes, signal),

@@ -189,6 +189,14 @@ export type RefusalCode = Refusal['code'];
 export type RosterMember = z.infer<typeof member>;
 export type CollectionNews = z.infer<typeof collectionNews>;
 
+/** A batch to be sent, each record as its JSON text. */
+export type OutgoingChanges = Omit<ChangesRequest, 'records'> & { readonly records: readonly string[] };
+
+/** The message of a batch. */
+export function encodeChanges({ records, ...rest }: OutgoingChanges): string {
+  return `${JSON.stringify(rest).slice(0, -1)},"records":[${records.join(',')}]}`;
+}
+
 /** Why a member of one roster cannot be in another: a name or slot that two replicas share would let one replica's writes cover the other's. Those who were struck write no more. */
 export function rosterClash(mine: readonly RosterMember[], theirs: readonly RosterMember[]): string | null {
   for (const other of theirs) {

@@ -161,7 +161,7 @@ export function createLink({ replica, client, introductions, keeper, notices, on
   async function sendBatch({ peer, incarnation, generation, start }: Session, { records, more }: Batch, end: Checkpoint): Promise<Pushed> {
     const { name, id } = replica;
     const answer = await client.changes(
-      { protocol: PROTOCOL, sender: { name, id, incarnation }, receiver: peer.incarnation, ...(peer.collection && { generation: peer.collection.generation }), ...(peer.schema && { schema: peer.schema }), start, end, more, records: [...records] },
+      { protocol: PROTOCOL, sender: { name, id, incarnation }, receiver: peer.incarnation, ...(peer.collection && { generation: peer.collection.generation }), ...(peer.schema && { schema: peer.schema }), start, end, more, records },
       signal,
     );
     let detected: readonly ConflictRef[] = [];

@@ -14,8 +14,9 @@ import type { Transaction } from './database.ts';
 import { foldNewcomers } from './newcomers.ts';
 import { lockRows, originOf, readLocked, readRecords, settle, type SettledRecord } from './records.ts';
 import { beginChange, type Replica } from './replica.ts';
-import { bytesOf, fitsMessage, fitting, type RecordName } from './sizes.ts';
+import { bytesOf, fitsMessage, fitting, MESSAGE_BYTES, type RecordName } from './sizes.ts';
 import { showFields, type ModelTable } from './tables.ts';
+import { plainTexts } from './texts.ts';
 import { contested } from './unique.ts';
 
 /** Records that one transaction folds, and that one batch holds, at most. */
@@ -24,7 +25,8 @@ export const BATCH_RECORDS = 5000;
 export interface Batch {
   /** The place in the feed that the batch reaches. */
   readonly end: number;
-  readonly records: readonly WireRecord[];
+  /** Each as its JSON text, a `WireRecord`. */
+  readonly records: readonly string[];
   /** True where the feed goes on behind it. */
   readonly more: boolean;
 }
@@ -62,34 +64,41 @@ export async function readFeed(replica: Replica, after: number, peerId: string):
   );
   if (places.length === 0) return { end: after, records: [], more: false };
   const wanted = places.filter(([, , , origin]) => origin !== peerId);
-  const found = await replica.db.transaction((tx) =>
-    readBounded(tx, replica, wanted.map(([model, key]) => [model as string, key as string])),
+  const { count, records } = await replica.db.transaction((tx) =>
+    readBounded(tx, replica, wanted.map(([model, key]) => [model as string, key as string]), peerId),
   );
-  const records: WireRecord[] = [];
-  for (const record of found) {
-    if (record.settled.length === 0 || isWithheld({ state: record.settled, origin: originOf(record) }, peerId)) continue;
-    if (!fitsMessage(record.settled)) {
-      replica.report(
-        `${record.table.name} ${record.key}: its ${record.settled.length} versions take ${Math.round(bytesOf(record.settled) / 2 ** 20)} MiB, more than a message holds. It is left out, and sent once a write or a resolution has made it smaller`,
-      );
-      continue;
-    }
-    records.push([record.table.name, record.key, record.settled.map(toWire)]);
-  }
-  const whole = found.length === wanted.length;
-  const last = whole ? places.at(-1) : wanted[found.length - 1];
+  const whole = count === wanted.length;
+  const last = whole ? places.at(-1) : wanted[count - 1];
   return { end: Number(last?.[2]), records, more: !whole || places.length === BATCH_RECORDS };
 }
 
-/** The states of records, in order, as many as fit a batch's bytes and at least one. */
-async function readBounded(tx: Transaction, replica: Replica, wanted: readonly RecordName[]): Promise<SettledRecord[]> {
-  const byRecord = new Map<string, SettledRecord>();
+/** The first `count` of these records, in order: as many as fit a batch's bytes, and at least one. */
+async function readBounded(tx: Transaction, replica: Replica, wanted: readonly RecordName[], peerId: string): Promise<{ readonly count: number; readonly records: string[] }> {
+  const texts = new Map<string, string>();
   const some = await fitting(tx, replica, wanted);
   for (const table of replica.tables.values()) {
-    const keys = some.filter(([model]) => model === table.name).map(([, key]) => key);
-    for (const record of await readRecords(tx, table, keys)) byRecord.set(`${table.name} ${record.key}`, settle(record, replica));
+    const keys = some.flatMap(([model, key]) => (model === table.name ? [key] : []));
+    const plain = await plainTexts(tx, table, keys);
+    for (const [key, text] of plain) if (text.length <= MESSAGE_BYTES) texts.set(`${table.name} ${key}`, text);
+    for (const record of await readRecords(tx, table, keys.filter((key) => !texts.has(`${table.name} ${key}`)))) {
+      const text = textOf(replica, settle(record, replica), peerId);
+      if (text !== null) texts.set(`${table.name} ${record.key}`, text);
+    }
   }
-  return some.flatMap(([model, key]) => byRecord.get(`${model} ${key}`) ?? []);
+  return { count: some.length, records: some.flatMap(([model, key]) => texts.get(`${model} ${key}`) ?? []) };
+}
+
+/** A record as it is sent; null where it is not. */
+function textOf(replica: Replica, record: SettledRecord, peerId: string): string | null {
+  const { table, key, settled } = record;
+  if (settled.length === 0 || isWithheld({ state: settled, origin: originOf(record) }, peerId)) return null;
+  if (!fitsMessage(settled)) {
+    replica.report(
+      `${table.name} ${key}: its ${settled.length} versions take ${Math.round(bytesOf(settled) / 2 ** 20)} MiB, more than a message holds. It is left out, and sent once a write or a resolution has made it smaller`,
+    );
+    return null;
+  }
+  return JSON.stringify([table.name, key, settled.map(toWire)] satisfies WireRecord);
 }
 
 /** One transaction's worth of `fold`, in the caller's. */

@@ -6,6 +6,7 @@ import type { WireRecord, WireVersion } from '../../src/replication/wire.ts';
 import { applyRecords, type Applied } from '../../src/storage/apply.ts';
 import { readPeer } from '../../src/storage/checkpoints.ts';
 import { fold, readFeed } from '../../src/storage/feed.ts';
+import { recordsOf } from '../support/batches.ts';
 import { expectDigests, expectSame, statesOf, valuesOf } from '../support/compare.ts';
 import { interceptOnce } from '../support/intercept.ts';
 import { openReplicas, type Replicas, type TestReplica } from '../support/replicas.ts';
@@ -120,9 +121,9 @@ describe('a batch', () => {
     expect(differing.map(([, key, versions]) => [key, versions.length])).toEqual([['x', 2]]);
     expect(conflicts.detected).toMatchObject([{ model: 'Thing', key: 'x', kind: 'INSERT_INSERT' }]);
     // x is not what the peer sent, z is.
-    expect((await readFeed(a.replica, 0, 'p.p1')).records.map(([, key]) => key)).toEqual(['x']);
+    expect(recordsOf(await readFeed(a.replica, 0, 'p.p1')).map(([, key]) => key)).toEqual(['x']);
     await a.settle();
-    expect((await readFeed(a.replica, 0, 'p.p1')).records.map(([, key]) => key).toSorted()).toEqual(['x', 'y']);
+    expect(recordsOf(await readFeed(a.replica, 0, 'p.p1')).map(([, key]) => key).toSorted()).toEqual(['x', 'y']);
   });
 
   it('does not go into states with a wrong type: such a record waits', async () => {

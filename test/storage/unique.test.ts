@@ -5,6 +5,7 @@ import { decide, NotShownError, type Decision } from '../../src/storage/decide.t
 import { listConflicts, type ConflictEntry } from '../../src/storage/conflicts.ts';
 import { fold } from '../../src/storage/feed.ts';
 import { readWaiting } from '../../src/storage/present.ts';
+import { recordsOf } from '../support/batches.ts';
 import { expectSame, rowsOf } from '../support/compare.ts';
 import { interceptOnce } from '../support/intercept.ts';
 import { linksOf, openReplicas, type Replicas } from '../support/replicas.ts';
@@ -227,7 +228,7 @@ describe('a batch with more behind it', () => {
     const [from, to] = await Promise.all([readIncarnation(replicas.at('a').replica), readIncarnation(replica)]);
     const { taken } = await readPeer(replica.db, 'a');
     const after = taken?.position ?? 0;
-    const { records } = await readFeed(replicas.at('a').replica, after, `b.${to}`);
+    const records = recordsOf(await readFeed(replicas.at('a').replica, after, `b.${to}`));
     const start = taken && { incarnation: taken.incarnation, position: taken.position };
     await applyRecords(replica, { name: 'a', incarnation: from }, records.slice(0, 1), { receiver: to, start, end: { incarnation: from, position: after + 1 }, more });
   };

@@ -12,8 +12,9 @@ import {
   inspectResponse,
   resendRequest,
   resendResponse,
-  type ChangesRequest,
+  encodeChanges,
   type ChangesResponse,
+  type OutgoingChanges,
 } from '../../src/replication/protocol.ts';
 
 /** What becomes of a batch: its answer arrives, it does not, it comes twice, or its second half is missing; or its answer does not arrive; or it is held up for so long. */
@@ -24,7 +25,7 @@ export class LostError extends PeerUnreachableError {}
 
 /** A client of a replica in this process. */
 export function clientTo({ name, handlers }: { readonly name: string; readonly handlers: PeerHandlers }, fates: Fate[]): PeerClient {
-  const arrive = (request: ChangesRequest): Promise<ChangesResponse> => answered(() => handlers.changes(changesRequest.parse(wire(request))));
+  const arrive = (request: OutgoingChanges): Promise<ChangesResponse> => answered(() => handlers.changes(changesRequest.parse(JSON.parse(encodeChanges(request)))));
   return {
     name,
     url: `memory:${name}`,
@@ -37,7 +38,7 @@ export function clientTo({ name, handlers }: { readonly name: string; readonly h
       if (typeof fate === 'function') await fate();
       if (fate === 'batch lost') throw new LostError('the batch was lost');
       if (fate === 'torn') {
-        const text = JSON.stringify(request);
+        const text = encodeChanges(request);
         const read = parse(text.slice(0, text.length / 2));
         if (changesRequest.safeParse(read).success) throw new Error('half a batch was taken for a whole one');
         throw new LostError('the batch was torn');

@@ -1,0 +1,91 @@
+/** The texts that the database makes of plain records are those of the records, and of others it makes none. */
+import { afterEach, describe, expect, it } from 'vitest';
+
+import { toWire } from '../../src/replication/wire.ts';
+import { readRecords, settle } from '../../src/storage/records.ts';
+import type { ModelTable } from '../../src/storage/tables.ts';
+import { plainTexts } from '../../src/storage/texts.ts';
+import { openReplicas, type Replicas } from '../support/replicas.ts';
+import { ACCOUNTS, model, THINGS_WITH_F3, type Schema } from '../support/schemas.ts';
+
+let replicas: Replicas;
+afterEach(() => replicas.close());
+
+const sql = (text: string, name = 'a') => replicas.at(name).sql(text);
+const open = async (names: string, schema?: Schema): Promise<void> => {
+  replicas = await openReplicas(names, schema && { schema });
+};
+
+/** The keys that have texts, each of which says what is stored. */
+async function plainKeys(name = 'a'): Promise<string[]> {
+  const { replica } = replicas.at(name);
+  const [table] = [...replica.tables.values()] as [ModelTable];
+  return replica.db.transaction(async (tx) => {
+    const keys = (await tx.query('SELECT key FROM replication.record ORDER BY key')).map(([key]) => key as string);
+    const texts = await plainTexts(tx, table, [...keys, 'none']);
+    const records = await readRecords(tx, table, [...texts.keys()]);
+    expect([...texts.values()].map((text) => JSON.parse(text))).toEqual(records.map((record) => [table.name, record.key, settle(record, replica).settled.map(toWire)]));
+    return [...texts.keys()].toSorted();
+  });
+}
+
+describe('a plain record', () => {
+  it('is one that was made, changed, resolved or came from a peer', async () => {
+    await open('ab');
+    await sql(`INSERT INTO things VALUES ('made', '"\\é', NULL), ('changed', '1', '1'), ('a"key', '{', '}'), ('both', '1', '1')`);
+    await sql(`INSERT INTO things VALUES ('came', '1', '1')`, 'b');
+    await replicas.rest();
+    await sql(`UPDATE things SET f1 = '2' WHERE id = 'changed'; UPDATE things SET f1 = 'a' WHERE id = 'both'`);
+    await sql(`UPDATE things SET f2 = 'b' WHERE id = 'both'`, 'b');
+    await replicas.rest();
+    expect(await plainKeys()).toEqual(['a"key', 'came', 'changed', 'made']);
+    expect(await plainKeys('b')).toEqual(['a"key', 'came', 'changed', 'made']);
+  });
+
+  it('is none that is deleted, has a write that is not folded yet, or no row', async () => {
+    await open('a');
+    await sql(`INSERT INTO things VALUES ('1', 'x', 'x'), ('2', 'x', 'x'), ('3', 'x', 'x')`);
+    await replicas.at('a').settle();
+    await sql(`DELETE FROM things WHERE id = '1'`);
+    await replicas.at('a').settle();
+    await sql(`UPDATE things SET f1 = 'y' WHERE id = '2'`);
+    expect(await plainKeys()).toEqual(['3']);
+  });
+
+  it('is none that shows another value than its own', async () => {
+    await open('ab', ACCOUNTS);
+    await sql(`INSERT INTO accounts (id, email) VALUES ('1', 'one')`);
+    await sql(`INSERT INTO accounts (id, email) VALUES ('2', 'one')`, 'b');
+    await replicas.rest();
+    expect([await plainKeys('a'), await plainKeys('b')]).toEqual([['1'], ['1']]);
+  });
+
+  it('is none whose fields are of another version of the schema', async () => {
+    await open('a', THINGS_WITH_F3);
+    await sql(`INSERT INTO things VALUES ('old', 'x', 'x')`);
+    await replicas.at('a').settle();
+    await sql('UPDATE replication.generation SET generation = 12');
+    // Learnt of with a record that is read.
+    await sql(`INSERT INTO things VALUES ('new', 'x', 'x'), ('later', 'x', 'x')`);
+    await replicas.at('a').settle();
+    expect(await plainKeys()).toEqual(['later', 'new']);
+    await sql(`UPDATE replication.record SET versions = replace(versions::text, '"g":12', '"g":1')::json WHERE key = 'later'`);
+    expect(await plainKeys()).toEqual(['new']);
+    await sql('UPDATE replication.generation SET generation = 13');
+    expect(await plainKeys()).toEqual([]);
+  });
+
+  it('is one of a model with fields named as the parts of a version, and of one with more than a function takes', async () => {
+    const names = ['f', 'g', 'x', 'v', 's', ...Array.from({ length: 120 }, (_, i) => `n${i}`)];
+    const wide: Schema = {
+      ddl: `CREATE TABLE wide (id integer PRIMARY KEY, ${names.map((name) => `${name} text`).join(', ')})`,
+      models: [model('Wide', 'wide', { id: 'Int', ...Object.fromEntries(names.map((name) => [name, 'String?'])) })],
+    };
+    await open('a', wide);
+    await sql(`INSERT INTO wide (id, f, n7) VALUES (1, 'x', 'y'), (2, NULL, NULL)`);
+    await replicas.at('a').settle();
+    await sql(`UPDATE wide SET f = 'z', g = '1', x = '{' WHERE id = 1`);
+    await replicas.at('a').settle();
+    expect(await plainKeys()).toEqual(['1', '2']);
+  });
+});
