@@ -63,8 +63,9 @@ export interface Channel {
 const OUTAGE_FAILURES = 3;
 /** How long a peer that calls waits for what it is owed; what is more goes on beside its own sync. */
 const DEBT_MS = 4_000;
-/** Between two comparisons with one peer, however many syncs there are. */
+/** Between two comparisons with one peer, however many syncs there are; and so many times as long as the last one took, where that is more: comparing many that differ is work for both sides. */
 const COMPARE_AGAIN_MS = 1_000;
+const COMPARE_AGAIN_TIMES = 10;
 
 /** Of a push: the peer waits for an answer meanwhile; it goes on where the last one ended; it was made to see whether the peer is there. */
 interface How {
@@ -126,8 +127,9 @@ export function createChannel(client: PeerClient, { replica, introductions, keep
     stale = true;
     if (signal.aborted || comparing !== null) return;
     stale = false;
+    const began = performance.now();
     comparing = compareOnce()
-      .then(() => pause(COMPARE_AGAIN_MS, signal))
+      .then(() => pause(Math.max(COMPARE_AGAIN_MS, COMPARE_AGAIN_TIMES * (performance.now() - began)), signal))
       .finally(() => {
         comparing = null;
         if (stale) compare();

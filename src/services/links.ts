@@ -120,7 +120,8 @@ export function createLink({ replica, client, introductions, keeper, notices, on
     const { acknowledged } = await readPeer(replica.db, peer.name);
     const { after, restored } = resume(peer.checkpoint, eras, acknowledged);
     if (restored) replica.report(`this database went back in time: peer "${client.name}" had taken more of its changes. What was lost comes back with its next sync`);
-    if (peer.checkpoint !== null) await storeAcknowledged(replica.db, peer.name, peer.checkpoint);
+    const told = peer.checkpoint;
+    if (told !== null && !(sameCheckpoint(told, acknowledged) && told.taker === acknowledged?.taker)) await storeAcknowledged(replica.db, peer.name, told);
     const { incarnation } = eras.at(-1) as (typeof eras)[number];
     const generation = own.collection?.generation ?? 0;
     return { peer, incarnation, generation, schema, start: peer.checkpoint && { incarnation: peer.checkpoint.incarnation, position: peer.checkpoint.position }, read: after };

@@ -60,11 +60,17 @@ export async function storeTaken(tx: Transaction, name: string, { incarnation, p
   );
 }
 
+/**
+ * In a statement of its own: it is not waited for until it is on the disk. What a crash takes back of such a note makes the next sync send more than it has to, and nothing else.
+ */
+const LAZILY = `lazily AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))`;
+
 /** Notes how far a peer has taken this replica's feed; not where the database was put back since it was sent: what was taken then is not what is here now. */
 export async function storeAcknowledged(db: Queryable, name: string, { incarnation, position, taker }: Taken): Promise<void> {
   await db.query(
-    `INSERT INTO replication.peer (name, acked_incarnation, acked_position, acked_by, incarnation)
-     SELECT $1, $2, $3, $4, $4 WHERE replication.incarnation() = $2
+    `WITH ${LAZILY}
+     INSERT INTO replication.peer (name, acked_incarnation, acked_position, acked_by, incarnation)
+     SELECT $1, $2, $3::bigint, $4, $4 FROM lazily WHERE replication.incarnation() = $2
      ON CONFLICT (name) DO UPDATE SET acked_incarnation = excluded.acked_incarnation, acked_position = excluded.acked_position,
        acked_by = excluded.acked_by, incarnation = excluded.incarnation`,
     [name, incarnation, position, taker],
@@ -74,7 +80,8 @@ export async function storeAcknowledged(db: Queryable, name: string, { incarnati
 /** Notes a finished sync: the peer is there, and nothing is owed any more. */
 export async function storeSynced(db: Queryable, name: string): Promise<void> {
   await db.query(
-    `INSERT INTO replication.peer (name, state, last_sync_at) VALUES ($1, 'CONNECTED', replication.clock())
+    `WITH ${LAZILY}
+     INSERT INTO replication.peer (name, state, last_sync_at) SELECT $1, 'CONNECTED', replication.clock() FROM lazily
      ON CONFLICT (name) DO UPDATE SET owed = false, state = excluded.state, reason = NULL, last_sync_at = excluded.last_sync_at`,
     [name],
   );
