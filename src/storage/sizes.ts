@@ -12,10 +12,7 @@ export type RecordName = readonly [model: string, key: string];
 
 /** The first of these records that together fit `BATCH_BYTES`: at least one, where there is one. */
 export async function fitting(tx: Transaction, replica: Replica, wanted: readonly RecordName[]): Promise<readonly RecordName[]> {
-  const sizes = await rowSizes(tx, replica, wanted);
-  let bytes = 0;
-  let count = 0;
-  while (count < wanted.length && (count === 0 || bytes + (sizes[count] ?? 0) <= BATCH_BYTES)) bytes += sizes[count++] ?? 0;
+  const count = wanted.length < 2 ? wanted.length : Math.max(1, await countFitting(tx, replica, wanted));
   return wanted.slice(0, count);
 }
 
@@ -53,26 +50,31 @@ const SHORT = /^(integer|bigint|smallint|boolean|uuid|real|double precision|date
 /** What a record takes beside its values. */
 const FRAME_BYTES = 400;
 
-/** About how many bytes each record takes. What it takes in the database says little: a page holds values of a megabyte, compressed. */
-async function rowSizes(tx: Transaction, replica: Replica, wanted: readonly RecordName[]): Promise<number[]> {
-  const sizes = Array.from(wanted, () => FRAME_BYTES);
-  for (const table of replica.tables.values()) {
-    const long = table.columns.filter(({ type }) => !SHORT.test(type));
-    const own = wanted.flatMap(([model, key], n) => (model === table.name ? [{ n, key }] : []));
-    if (long.length === 0 || own.length === 0) continue;
-    const rows = await tx.query(
-      `SELECT k.n, coalesce(t.bytes, 0) + coalesce(r.bytes, 0)
-         FROM json_to_recordset($1) AS k (n integer, key text)
-         LEFT JOIN LATERAL (SELECT ${long.map(valueBytes).join(' + ')} AS bytes FROM ${table.table} t WHERE ${matchesKey('t', table.keyColumn, 'k.key')} OFFSET 0) t ON true
-         LEFT JOIN LATERAL (
-           SELECT CASE WHEN pg_column_compression(versions) IS NULL THEN pg_column_size(versions) ELSE octet_length(versions::text) END AS bytes
-             FROM replication.record WHERE model = $2 AND key = k.key OFFSET 0
-         ) r ON true`,
-      [JSON.stringify(own), table.name],
-    );
-    for (const [n, bytes] of rows) sizes[Number(n)] = Number(bytes) + FRAME_BYTES;
-  }
-  return sizes;
+/** How many of the first records together fit `BATCH_BYTES`, about. What they take in the database says little: a page holds values of a megabyte, compressed. */
+async function countFitting(tx: Transaction, replica: Replica, wanted: readonly RecordName[]): Promise<number> {
+  const places = new Map<string, number[]>();
+  wanted.forEach(([model], n) => {
+    const own = places.get(model);
+    if (own) own.push(n);
+    else places.set(model, [n]);
+  });
+  const values: unknown[] = [BATCH_BYTES];
+  const sized = [...places].map(([model, own]) => {
+    const table = replica.tables.get(model);
+    const long = table?.columns.filter(({ type }) => !SHORT.test(type)) ?? [];
+    const n = values.push(own);
+    if (table === undefined || long.length === 0) return `SELECT n, ${FRAME_BYTES}::bigint AS bytes FROM unnest($${n}::integer[]) AS k (n)`;
+    values.push(own.map((place) => wanted[place]?.[1]), model);
+    return `SELECT k.n, coalesce(t.bytes, 0)::bigint + coalesce(r.bytes, 0) + ${FRAME_BYTES} AS bytes
+      FROM unnest($${n}::integer[], $${n + 1}::text[]) AS k (n, key)
+      LEFT JOIN LATERAL (SELECT ${long.map(valueBytes).join(' + ')} AS bytes FROM ${table.table} t WHERE ${matchesKey('t', table.keyColumn, 'k.key')} OFFSET 0) t ON true
+      LEFT JOIN LATERAL (
+        SELECT CASE WHEN pg_column_compression(versions) IS NULL THEN pg_column_size(versions) ELSE octet_length(versions::text) END AS bytes
+          FROM replication.record WHERE model = $${n + 2} AND key = k.key OFFSET 0
+      ) r ON true`;
+  });
+  const [row] = await tx.query(`SELECT count(*) FROM (SELECT sum(bytes) OVER (ORDER BY n) AS bytes FROM (${sized.join(' UNION ALL ')}) AS sized) AS summed WHERE bytes <= $1`, values);
+  return Number(row?.[0]);
 }
 
 /** The length of a value's text, about, without unpacking the value where that can be had. */
