@@ -64,15 +64,19 @@ describe('a plain record', () => {
     await open('a', THINGS_WITH_F3);
     await sql(`INSERT INTO things VALUES ('old', 'x', 'x')`);
     await replicas.at('a').settle();
-    await sql('UPDATE replication.generation SET generation = 12');
+    await sql(`UPDATE replication.generation SET generation = 12; UPDATE replication.field SET since = 12 WHERE name = 'f3'`);
     // Learnt of with a record that is read.
-    await sql(`INSERT INTO things VALUES ('new', 'x', 'x'), ('later', 'x', 'x')`);
+    await sql(`INSERT INTO things VALUES ('new', 'x', 'x'), ('mid', 'x', 'x')`);
     await replicas.at('a').settle();
-    expect(await plainKeys()).toEqual(['later', 'new']);
-    await sql(`UPDATE replication.record SET versions = replace(versions::text, '"g":12', '"g":1')::json WHERE key = 'later'`);
+    expect(await plainKeys()).toEqual(['mid', 'new']);
+    await sql(`UPDATE replication.record SET versions = replace(versions::text, '"g":12', '"g":2')::json WHERE key = 'mid'`);
     expect(await plainKeys()).toEqual(['new']);
     await sql('UPDATE replication.generation SET generation = 13');
     expect(await plainKeys()).toEqual([]);
+    // A change that brought no field.
+    await sql(`INSERT INTO things VALUES ('later', 'x', 'x')`);
+    await replicas.at('a').settle();
+    expect(await plainKeys()).toEqual(['later', 'new']);
   });
 
   it('is one of a model with fields named as the parts of a version, and of one with more than a function takes', async () => {
