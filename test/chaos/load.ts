@@ -31,8 +31,11 @@ const DELETE = 'mutation ($id: ID!) { deleteUser(id: $id) { id } }';
 /** Codes that say that nothing was done. */
 const REFUSALS = new Set(['BAD_USER_INPUT', 'NOT_FOUND', 'UNIQUE_VIOLATION', 'VERSION_MISMATCH']);
 
-/** @param pauseMs - Between two operations of one writer, about. */
-export function startLoad(sites: readonly Site[], history: History, random: Random, pauseMs: number): Load {
+/**
+ * @param pauseMs - Between two operations of one writer, about.
+ * @param deletions - How often something is deleted, of some forty operations.
+ */
+export function startLoad(sites: readonly Site[], history: History, random: Random, pauseMs: number, deletions: number): Load {
   const keys: string[] = [];
   const busy = new Map<Site, Set<Promise<void>>>(sites.map((site) => [site, new Set()]));
   let paused = false;
@@ -179,7 +182,7 @@ export function startLoad(sites: readonly Site[], history: History, random: Rand
       const { outcome } = await request(site, 'PUT', `/users/${key}`, chance.chance(0.5) ? { telephone: token } : { nom: appended(body['nom'], token) });
       record({ replica: site.name, via: 'rest', kind: 'update', key, token, outcome }, began);
     }],
-    [1, async (site, chance) => {
+    [deletions, async (site, chance) => {
       const key = chance.pick(keys);
       const began = performance.now();
       const outcome = chance.chance(0.5) ? (await call(site, DELETE, { id: key })).outcome : (await request(site, 'DELETE', `/users/${key}`)).outcome;
@@ -193,7 +196,7 @@ export function startLoad(sites: readonly Site[], history: History, random: Rand
     [1, (site, chance) => transaction(site, 'sql, late', (client) => append(client, [chance.pick(keys)]), { holdMs: chance.between(500, 4_000) })],
     [1, (site) => transaction(site, 'sql, late', (client) => insert(client), { holdMs: 2_000 })],
     [3, (site, chance) => clashes.clash(site, chance, keys)],
-    [1, (site, chance) =>
+    [deletions, (site, chance) =>
       transaction(site, 'sql', async (client) => {
         const { rows } = await client.query<{ id: number }>('DELETE FROM users WHERE id = $1 RETURNING id', [chance.pick(keys)]);
         return rows.map(({ id }) => ({ kind: 'delete', key: String(id), token: null }));

@@ -147,7 +147,7 @@ async function play(options: RunOptions, plan: Plan, folder: string, history: Hi
   let resting = true;
   const restores = createRestores({ sites, history, load: () => load, listen });
 
-  load = startLoad(sites, history, random.fork('load'), WRITER_PAUSE_MS);
+  load = startLoad(sites, history, random.fork('load'), WRITER_PAUSE_MS, plan.retention === null ? 1 : 3);
   closers.push(load.stop);
   const isPaused = (): boolean => resting;
   // Clashes wait for people under every policy.
