@@ -9,6 +9,8 @@ export type Give = (site: Site, random: Random, email: string, key: string | nul
 export interface Clashes {
   /** Two replicas give one address to two records. */
   clash(site: Site, random: Random, keys: readonly string[]): Promise<void>;
+  /** A record was made with an address. */
+  made(key: string, email: string): void;
 }
 
 /** How many addresses are given out again, so that a third record may claim what two are at odds over. */
@@ -29,6 +31,7 @@ export function createClashes(sites: readonly Site[], history: History, give: Gi
   }
 
   return {
+    made: (key, email) => void given.add(`${key} ${email}`),
     async clash(site, random, keys) {
       const email = draw(random);
       const other = random.pick(sites.filter((each) => each !== site));

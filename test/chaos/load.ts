@@ -1,4 +1,5 @@
 /** Writers of every kind, at every replica, over a few records that they all want. Each write puts a token of its own into the row. */
+import { setMaxListeners } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import pg from 'pg';
@@ -41,8 +42,11 @@ export function startLoad(sites: readonly Site[], history: History, random: Rand
   let paused = false;
   let operations = 0;
   const closing = new AbortController();
+  // Every writer waits for it.
+  setMaxListeners(0, closing.signal);
 
-  const learn = (key: string): void => {
+  const learn = (key: string, email: string): void => {
+    clashes.made(key, email);
     keys.push(key);
     if (keys.length > WANTED) keys.splice(0, keys.length - WANTED);
   };
@@ -100,7 +104,7 @@ export function startLoad(sites: readonly Site[], history: History, random: Rand
     }
     for (const each of written) {
       record({ replica: site.name, via, ...each, outcome }, began);
-      if (each.kind === 'create' && outcome === 'ok' && each.key !== null) learn(each.key);
+      if (each.kind === 'create' && outcome === 'ok' && each.key !== null) learn(each.key, each.email ?? '');
     }
   }
 
@@ -116,7 +120,7 @@ export function startLoad(sites: readonly Site[], history: History, random: Rand
     const given = email ?? addressOf(token);
     const began = performance.now();
     const { outcome, data } = await call<{ createUser: { id: string } }>(site, CREATE, { input: { nom: token, email: given } });
-    if (data) learn(data.createUser.id);
+    if (data) learn(data.createUser.id, given);
     record({ replica: site.name, via: 'graphql', kind: 'create', key: data?.createUser.id ?? null, token, email: given, outcome }, began);
   }
 
@@ -153,7 +157,7 @@ export function startLoad(sites: readonly Site[], history: History, random: Rand
       const began = performance.now();
       const { outcome, body } = await request(site, 'POST', '/users', { nom: token, email: addressOf(token) });
       const key = outcome === 'ok' ? String(body?.['id']) : null;
-      if (key !== null) learn(key);
+      if (key !== null) learn(key, addressOf(token));
       record({ replica: site.name, via: 'rest', kind: 'create', key, token, email: addressOf(token), outcome }, began);
     }],
     [8, async (site, chance) => {
