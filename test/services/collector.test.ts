@@ -36,6 +36,14 @@ it('asks the peers first, drops what all have, and then forgets it', async () =>
   expect(told).toEqual(['asked', 'asked', { dropped: 1, forgotten: 0 }, 'asked', { dropped: 0, forgotten: 1 }, 'asked']);
 });
 
+it('runs by itself, at least as often as deletions are kept', async () => {
+  const replica = await parties.open('a', { slot: 1 });
+  // Each minute, where they are kept for longer: too late for this test.
+  await new Promise<void>((resolve, reject) => {
+    const collector = createCollector({ replica, retention: 1, exchange: async () => void collector.close().then(resolve, reject), onCollected: () => {}, onError: reject });
+  });
+});
+
 it('strikes who does not come back, and nobody else', async () => {
   const replica = await parties.open('a', { slot: 1 });
   const member = (n: number, name: string) => ({ id: `00000000-0000-4000-8000-00000000000${n}`, name, slot: n, stride: 10 });
