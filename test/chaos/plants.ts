@@ -18,14 +18,14 @@ export const PLANTS: Readonly<Record<string, Plant>> = {
     changes: [['SELECT model, key, seq FROM replication.log LIMIT $1) l', 'SELECT model, key, seq FROM replication.log WHERE NOT EXISTS (SELECT FROM replication.record r WHERE r.changed_at > replication.log.clock + 400000) LIMIT $1) l']],
   },
   'acknowledged-before-commit': {
-    about: 'the checkpoint is stored in a transaction of its own, half a second before the batch is taken over',
+    about: 'the checkpoint is stored in a transaction of its own, two seconds before the batch is taken over',
     file: 'src/storage/apply.ts',
     changes: [
       [
         '    const incoming = new Map<ModelTable',
         `    if (checkpoint) {
       await storeTaken(replica.db, sender.name, { ...checkpoint.end, taker: incarnation });
-      await tx.query('SELECT pg_sleep(0.5)');
+      await tx.query('SELECT pg_sleep(2)');
     }
     const incoming = new Map<ModelTable`,
       ],
