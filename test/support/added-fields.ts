@@ -14,9 +14,12 @@ export function createUpgrade(oracle: Oracle, model: Model, arbiter: Arbiter, { 
     model.foldAll(replica);
     database.fields = [...database.fields, field];
     for (const [key, record] of database.records) {
-      database.records.set(key, { ...record, row: heldRow(replica, record) });
-      if (fill !== undefined && record.row !== null) filled(replica, key, field, fill);
+      const row = heldRow(replica, record);
+      // Another row that cannot be written either has the same.
+      const taken = row !== null && arbiter.refuses(replica, new Map([[key, row]]));
+      database.records.set(key, { ...record, row: taken ? rowOf(replica, { ...row, [field]: null }) : row });
     }
+    if (fill !== undefined) for (const [key, { row }] of database.records) if (row !== null) filled(replica, key, field, fill);
     model.foldAll(replica);
     model.showAgain(replica);
     return true;
