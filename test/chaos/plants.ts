@@ -15,7 +15,7 @@ export const PLANTS: Readonly<Record<string, Plant>> = {
   'cursor-over-the-log': {
     about: 'the fold remembers how far it has read the log and takes nothing before that: what commits late is skipped (a skipped fence)',
     file: 'src/storage/feed.ts',
-    changes: [['SELECT model, key, seq FROM replication.log LIMIT $1) l', 'SELECT model, key, seq FROM replication.log WHERE NOT EXISTS (SELECT FROM replication.record r WHERE r.changed_at > replication.log.clock + 400000) LIMIT $1) l']],
+    changes: [['SELECT model, key, op, seq FROM replication.log LIMIT $1) l', 'SELECT model, key, op, seq FROM replication.log WHERE NOT EXISTS (SELECT FROM replication.record r WHERE r.changed_at > replication.log.clock + 400000) LIMIT $1) l']],
   },
   'acknowledged-before-commit': {
     about: 'the checkpoint is stored in a transaction of its own, two seconds before the batch is taken over',
