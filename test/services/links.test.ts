@@ -2,7 +2,7 @@
 import { afterEach, describe, expect, it } from 'vitest';
 
 import type { PeerClient } from '../../src/peers/client.ts';
-import type { ChangesRequest } from '../../src/replication/protocol.ts';
+import type { OutgoingChanges } from '../../src/replication/protocol.ts';
 import { createIntroductions } from '../../src/services/introductions.ts';
 import { createLink, type Link } from '../../src/services/links.ts';
 import { createNotices } from '../../src/services/notices.ts';
@@ -21,7 +21,7 @@ const RETYPED: Schema = { ddl: '', models: [model('Thing', 'things', { id: 'Stri
 const RETYPE = 'ALTER TABLE things ALTER COLUMN f2 TYPE integer USING f2::integer';
 
 /** From a to whoever is b when it is called. */
-function linkToB(asked: (request: ChangesRequest) => ChangesRequest = (request) => request): Link {
+function linkToB(asked: (request: OutgoingChanges) => OutgoingChanges = (request) => request): Link {
   const { replica, settle } = replicas.at('a');
   const b = (): PeerClient => clientTo(replicas.at('b'), []);
   handshakes = 0;
