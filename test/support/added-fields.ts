@@ -1,5 +1,5 @@
 /** A later version of the schema comes to one replica in memory: a column for one more field, as storage brings rows and states together for it. */
-import { covers, type Fields, type Version } from '../../src/replication/version.ts';
+import type { Fields } from '../../src/replication/version.ts';
 import { asVersion, writeUnseen } from '../../src/replication/write.ts';
 import type { Arbiter } from './arbiter.ts';
 import { idOf, read, rowOf, sidesBehind, viewOf, type Model, type Replica, type StoredRecord } from './model.ts';
@@ -38,18 +38,14 @@ export function createUpgrade(oracle: Oracle, model: Model, arbiter: Arbiter, { 
     } else if (!waiting) {
       const view = viewOf(replica, record, state);
       const written = writeUnseen(state, view, replica.database.policy, { [field]: fill }, idOf(replica), now(replica));
-      const shown = asVersion(sidesBehind(replica.database.policy, state, view), view);
+      const behind = sidesBehind(replica.database.policy, state, view);
+      const shown = asVersion(behind, view);
       oracle.edited(key, written, shown && [shown], new Set([field]));
-      oracle.add(key, written, oracle.next(key) | oracle.pastOf(seenBy(key, written)));
+      oracle.add(key, written, oracle.next(key) | oracle.within(key, oracle.pastOf(behind), written.vector));
       oracle.gave(key, { [field]: fill });
       const next = merge(state, [written]);
       model.store(replica, key, record, next, null, viewOf(replica, record, next));
     }
-  }
-
-  /** Its vector tells what it is taken to have seen: less than its writer did, since whoever reads a row reads all of it. */
-  function seenBy(key: string, { vector }: Version): Version[] {
-    return (oracle.pool.get(key) ?? []).filter((other) => covers(vector, other.vector));
   }
 }
 
