@@ -6,6 +6,7 @@
  * knows. A tombstone that every row covers can be opposed by nothing unseen.
  */
 import type { Checkpoint, Era, Taken } from './exchange.ts';
+import type { Line } from './roots.ts';
 
 /** The replica's id in the roster: names are given anew when a member is struck. */
 export type Member = string;
@@ -24,6 +25,8 @@ export interface Knowledge extends Moment {
   readonly knows: Readonly<Record<Member, Checkpoint>>;
   /** The members that it knew of, those struck left out: a tombstone is held by all only where nobody is left out. */
   readonly roster: readonly Member[];
+  /** The member's incarnations up to this one. */
+  readonly line: Line;
 }
 
 /** An incarnation of this replica: its ticks are `first` and those that follow. In the order they began, the present one last. */

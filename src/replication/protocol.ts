@@ -40,6 +40,15 @@ const collectionNews = z.strictObject({
   floors: z.array(z.strictObject(moment)).max(10_000),
 });
 
+/** What its records go back to: see roots.ts. Beside the others, so that a program that knows nothing of it passes over it. */
+const historyNews = z.object({
+  /** How often the roots have changed: a batch that was made before is not taken, since its answer may bring what goes back to others. */
+  changes: position,
+  /** Of the moments named here and in `collection`: the incarnations up to theirs, each with the tick at which it began. */
+  lines: z.array(z.object({ member: z.uuid(), incarnation, line: z.array(z.tuple([incarnation, position])).max(1_000) })).max(100_000),
+  roots: z.array(z.object({ member: z.uuid(), incarnation, tick: position })).max(100_000),
+});
+
 const field = z.strictObject({
   name: z.string(),
   type: z.string(),
@@ -64,6 +73,7 @@ const introduction = z.object({
   clock: z.number().int().max(7_900_000_000_000_000, 'is beyond what stamps can hold: set the clock right'),
   /** Missing from a replica that does not collect: then nothing is forgotten that it may hold. */
   collection: collectionNews.optional(),
+  history: historyNews.optional(),
 });
 
 export const handshakeRequest = introduction.extend({
@@ -88,6 +98,8 @@ export const changesRequest = z.strictObject({
   receiver: incarnation,
   /** The receiver's generation when it stated its checkpoint; in another one it refuses the batch, which may hold what it has forgotten since. */
   generation: position.optional(),
+  /** How often the receiver's roots had changed then; where they have since, it refuses the batch. */
+  roots: position.optional(),
   /** What the receiver called its schema when it stated its checkpoint; with another one it refuses the batch: the two may not fit each other any more. */
   schema: z.string().max(100).optional(),
   /** The checkpoint that the receiver must have stored, or it refuses the batch. */
@@ -188,6 +200,7 @@ export type Refusal = z.infer<typeof refusal>;
 export type RefusalCode = Refusal['code'];
 export type RosterMember = z.infer<typeof member>;
 export type CollectionNews = z.infer<typeof collectionNews>;
+export type HistoryNews = z.infer<typeof historyNews>;
 
 /** A batch to be sent, each record as its JSON text. */
 export type OutgoingChanges = Omit<ChangesRequest, 'records'> & { readonly records: readonly string[] };

@@ -35,7 +35,7 @@ export function createHandlers({ replica, channels, introductions, notices, even
       return { ...(await introductions.own()), checkpoint: taken, schema: schemaOf(replica) };
     },
 
-    async changes({ sender, receiver, generation = 0, schema, start, end, more, records }) {
+    async changes({ sender, receiver, generation = 0, roots, schema, start, end, more, records }) {
       await senderIsKnown(sender);
       // The peer may have shaken hands with another process of this replica, which has seen more.
       if (schema !== undefined && schema !== schemaOf(replica)) await refreshSchema(replica);
@@ -43,7 +43,7 @@ export function createHandlers({ replica, channels, introductions, notices, even
         throw new RefusalError('CHECKPOINT_MISMATCH', 'the fields of its models have changed since the handshake. Begin with another one');
       }
       try {
-        const { applied, skipped, conflicts, differing } = await applyRecords(replica, sender, records, { receiver, start, end, more }, { incarnation: receiver, generation });
+        const { applied, skipped, conflicts, differing } = await applyRecords(replica, sender, records, { receiver, start, end, more }, { incarnation: receiver, generation, rootChanges: roots });
         notices.conflicts(conflicts);
         events.applied(sender.name, applied);
         if (applied > 0) notices.changed();

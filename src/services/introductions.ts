@@ -5,9 +5,17 @@
 import { modelMismatch, uniqueMismatch, type ReplicatedModel } from '../replication/model.ts';
 import { PROTOCOL, rosterClash, type Introduction } from '../replication/protocol.ts';
 import { storeClockSkew } from '../storage/addresses.ts';
-import { hearKnowledge, tellKnowledge } from '../storage/knowledge.ts';
+import { hearKnowledge, tellKnowledge, type Heard } from '../storage/knowledge.ts';
 import { reseed } from '../storage/reseed.ts';
 import { learnRoster, modelsOf, readEras, readRoster, refreshSchema, uniqueOf, type Replica } from '../storage/replica.ts';
+
+/** What hearing a peer changed here. */
+export interface Accepted {
+  /** This replica has begun anew. */
+  readonly anew: boolean;
+  /** How often what its records go back to had changed, before it heard and after: of what changed by that, the peer knows. */
+  readonly rootChanges: readonly [before: number, after: number];
+}
 
 export interface Introductions {
   own(): Promise<Introduction>;
@@ -16,10 +24,10 @@ export interface Introductions {
    *
    * @param expected - The name it goes by in the configuration; null where it called.
    * @param delayMs - How long its introduction was on its way, about.
-   * @returns True where this replica has begun anew by what it learnt: what it said of itself before holds no more.
+   * @returns Whether what this replica said of itself before holds no more.
    * @throws IntroductionError with what does not fit.
    */
-  accept(expected: string | null, peer: Introduction, delayMs: number): Promise<boolean>;
+  accept(expected: string | null, peer: Introduction, delayMs: number): Promise<Accepted>;
 }
 
 /** Two replicas that cannot replicate with each other, seen from the one that called, which shows it: "it …, this replica …". */
@@ -31,6 +39,8 @@ export interface IntroductionEvents {
   readonly warn: (message: string) => void;
 }
 
+/** Of a peer that does not collect. */
+const UNTOLD: Heard = { behind: false, rootChanges: [0, 0] };
 /** Beyond this a clock is worth setting right. It changes nothing about what is detected. */
 const SKEW_LIMIT_SECONDS = 5;
 /** Below this a clock is where it was: each note is a write, and a handshake is to cost none. */
@@ -55,7 +65,7 @@ export function createIntroductions(replica: Replica, events: IntroductionEvents
       const { db, name, id, policy } = replica;
       await refreshSchema(replica);
       const eras = await readEras(replica);
-      const [roster, collection, [time]] = await Promise.all([readRoster(db), tellKnowledge(replica), db.query('SELECT replication.clock()')]);
+      const [roster, { collection, history }, [time]] = await Promise.all([readRoster(db), tellKnowledge(replica), db.query('SELECT replication.clock()')]);
       const { incarnation } = eras.at(-1) as (typeof eras)[number];
       return {
         protocol: PROTOCOL,
@@ -68,6 +78,7 @@ export function createIntroductions(replica: Replica, events: IntroductionEvents
         unique: uniqueOf(replica),
         clock: Number(time?.[0]),
         collection,
+        history,
       };
     },
 
@@ -79,10 +90,11 @@ export function createIntroductions(replica: Replica, events: IntroductionEvents
       const known = new Map(roster.map((member) => [member.id, member]));
       const news = peer.roster.filter(({ id, struck }) => !known.has(id) || (struck && !known.get(id)?.struck));
       if (news.length > 0) await learnRoster(replica.db, news);
-      const aside = peer.collection && !(await hearKnowledge(replica, peer.name, peer.collection)) ? await reseed(replica) : null;
+      const heard = peer.collection ? await hearKnowledge(replica, peer, peer.collection, peer.history) : UNTOLD;
+      const aside = heard.behind ? await reseed(replica) : null;
       if (aside !== null) {
         events.warn(
-          `this database was restored to before deletions that others have forgotten since: it takes everything anew from its peers' next syncs. ${aside} records that were here are set aside until a peer confirms them (replica { setAside })`,
+          `this database was restored to before deletions that others have forgotten since, or took records from one that was: it takes everything anew from its peers' next syncs. ${aside} records that were here are set aside until a peer confirms them (replica { setAside })`,
         );
       }
 
@@ -105,7 +117,7 @@ export function createIntroductions(replica: Replica, events: IntroductionEvents
         Math.abs(skew) > SKEW_LIMIT_SECONDS,
         `the clock of peer "${peer.name}" is ${Math.abs(skew).toFixed(1)} s ${skew > 0 ? 'ahead of' : 'behind'} this one's: no conflict is missed for it, but "latest" follows the clocks. Set it right.`,
       );
-      return aside !== null;
+      return { anew: aside !== null, rootChanges: heard.rootChanges };
     },
   };
 }

@@ -10,6 +10,7 @@ import { readPeer, storeAcknowledged, storeSynced } from '../storage/checkpoints
 import type { ConflictRef } from '../storage/conflicts.ts';
 import { readFeed, type Batch } from '../storage/feed.ts';
 import { readEras, readIncarnation, schemaOf, type Replica } from '../storage/replica.ts';
+import { readRootChanges } from '../storage/roots.ts';
 import type { Introductions } from './introductions.ts';
 import type { Keeper } from './keeper.ts';
 import type { Notices } from './notices.ts';
@@ -71,6 +72,8 @@ interface Session {
   readonly generation: number;
   /** Its models, which the peer has found to fit its own. */
   readonly schema: string;
+  /** How often what its records go back to had changed, at most as the peer was told. */
+  readonly rootChanges: number;
   /** What the peer has stored. */
   start: Checkpoint | null;
   /** How far the feed was read: behind `start` where the peer had all in between. */
@@ -105,17 +108,17 @@ export function createLink({ replica, client, introductions, keeper, notices, on
     },
   };
 
-  async function meet(answering: boolean): Promise<{ readonly own: Introduction; readonly schema: string; readonly peer: HandshakeResponse }> {
+  async function meet(answering: boolean): Promise<{ readonly own: Introduction; readonly schema: string; readonly rootChanges: number; readonly peer: HandshakeResponse }> {
     const sentAt = performance.now();
     const schema = schemaOf(replica);
     const own = await introductions.own();
     const peer = await client.handshake({ ...own, answering }, signal);
-    const anew = await introductions.accept(client.name, peer, (performance.now() - sentAt) / 2);
-    return anew ? meet(answering) : { own, schema, peer };
+    const { anew, rootChanges: [before, after] } = await introductions.accept(client.name, peer, (performance.now() - sentAt) / 2);
+    return anew || before !== (own.history?.changes ?? before) ? meet(answering) : { own, schema, rootChanges: after, peer };
   }
 
   async function shakeHands(answering: boolean): Promise<Session> {
-    const { own, schema, peer } = await meet(answering);
+    const { own, schema, rootChanges, peer } = await meet(answering);
     const eras = await readEras(replica);
     const { acknowledged } = await readPeer(replica.db, peer.name);
     const { after, restored } = resume(peer.checkpoint, eras, acknowledged);
@@ -124,7 +127,7 @@ export function createLink({ replica, client, introductions, keeper, notices, on
     if (told !== null && !(sameCheckpoint(told, acknowledged) && told.taker === acknowledged?.taker)) await storeAcknowledged(replica.db, peer.name, told);
     const { incarnation } = eras.at(-1) as (typeof eras)[number];
     const generation = own.collection?.generation ?? 0;
-    return { peer, incarnation, generation, schema, start: peer.checkpoint && { incarnation: peer.checkpoint.incarnation, position: peer.checkpoint.position }, read: after };
+    return { peer, incarnation, generation, schema, rootChanges, start: peer.checkpoint && { incarnation: peer.checkpoint.incarnation, position: peer.checkpoint.position }, read: after };
   }
 
   async function* sendFeed(current: Session, warm: boolean): AsyncGenerator<Pushed> {
@@ -159,10 +162,14 @@ export function createLink({ replica, client, introductions, keeper, notices, on
     }
   }
 
-  async function sendBatch({ peer, incarnation, generation, start }: Session, { records, more }: Batch, end: Checkpoint): Promise<Pushed> {
+  async function sendBatch({ peer, incarnation, generation, rootChanges, start }: Session, { records, more }: Batch, end: Checkpoint): Promise<Pushed> {
     const { name, id } = replica;
+    // Read after the batch: the peer has to know what its records go back to.
+    if (peer.collection && (await readRootChanges(replica.db)) !== rootChanges) {
+      throw new PeerRejectedError('CHECKPOINT_MISMATCH', 'this replica has met another history since. It begins with a handshake again');
+    }
     const answer = await client.changes(
-      { protocol: PROTOCOL, sender: { name, id, incarnation }, receiver: peer.incarnation, ...(peer.collection && { generation: peer.collection.generation }), ...(peer.schema && { schema: peer.schema }), start, end, more, records },
+      { protocol: PROTOCOL, sender: { name, id, incarnation }, receiver: peer.incarnation, ...(peer.collection && { generation: peer.collection.generation }), ...(peer.schema && { schema: peer.schema }), ...(peer.history && { roots: peer.history.changes }), start, end, more, records },
       signal,
     );
     let detected: readonly ConflictRef[] = [];

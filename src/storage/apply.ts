@@ -14,6 +14,7 @@ import { takeNewcomers } from './newcomers.ts';
 import { originOf, readLocked, viewOf } from './records.ts';
 import { beginChange, passKeys, type Replica } from './replica.ts';
 import { confirm, readUnconfirmed, type Confirmed } from './reseed.ts';
+import { readRootChanges } from './roots.ts';
 import { bytesOf, portions, type RecordName } from './sizes.ts';
 import type { ModelTable } from './tables.ts';
 import { deferredChanges } from './unique-conflicts.ts';
@@ -46,7 +47,7 @@ export interface Applied {
  * @param checkpoint - `start` must be the checkpoint stored, or the batch is refused: then one before it was lost. `receiver` must be the present incarnation: what this replica
  *   once sent was withheld from the batch, and may be lost since. `end` is stored with the changes. `more`: batches follow that may settle what collides now. Null for what a peer reports beside its feed.
  * @param asked - This replica when the peer was asked: its incarnation, and how often it had forgotten records. What was forgotten since must not come back, and a database that was put back counts
- *   anew. Where it is another, a batch is refused, and of a report nothing is taken: the peer's own feed brings the same. Null where nothing was asked.
+ *   anew. `rootChanges`: how often what its records go back to had changed; the peer has to know that before it is answered. Where any is another, a batch is refused, and of a report nothing is taken: the peer's own feed brings the same. Null where nothing was asked.
  * @throws BatchError
  */
 export async function applyRecords(
@@ -54,18 +55,20 @@ export async function applyRecords(
   sender: { readonly name: string; readonly incarnation: string },
   records: readonly WireRecord[],
   checkpoint: { readonly receiver: string; readonly start: Checkpoint | null; readonly end: Checkpoint; readonly more: boolean } | null,
-  asked: { readonly incarnation: string; readonly generation: number } | null = null,
+  asked: { readonly incarnation: string; readonly generation: number; readonly rootChanges?: number | undefined } | null = null,
 ): Promise<Applied> {
   for (const [model, key] of records) checkModel(replica, model, key);
   const peerId = `${sender.name}.${sender.incarnation}`;
   return replica.db.transaction(async (tx) => {
     const { clock, incarnation, aside } = await beginChange(tx);
-    const passed = asked !== null && (asked.incarnation !== incarnation || (await readGeneration(tx)) !== asked.generation);
+    const passed =
+      asked !== null &&
+      (asked.incarnation !== incarnation || (await readGeneration(tx)) !== asked.generation || (asked.rootChanges !== undefined && (await readRootChanges(tx)) !== asked.rootChanges));
     if (passed && !checkpoint) return { applied: 0, skipped: records.length, conflicts: NO_CHANGES, differing: [] };
     if (checkpoint) {
       const { taken } = await readPeer(tx, sender.name);
       if (passed || checkpoint.receiver !== incarnation || !sameCheckpoint(taken, checkpoint.start)) {
-        throw new BatchError('CHECKPOINT_MISMATCH', 'the batch does not start where the last one ended: one in between was lost, another process sends too, or the database was restarted or has forgotten deletions since. Begin with a handshake.');
+        throw new BatchError('CHECKPOINT_MISMATCH', 'the batch does not start where the last one ended: one in between was lost, another process sends too, or the database was restarted, has forgotten deletions or has met another history since. Begin with a handshake.');
       }
     }
     const incoming = new Map<ModelTable, Map<string, State>>();

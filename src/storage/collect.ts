@@ -4,9 +4,11 @@
 import { largestStamp } from '../replication/clock.ts';
 import { stablePlace } from '../replication/knowledge.ts';
 import { standing, type State } from '../replication/merge.ts';
+import type { Floor } from '../replication/roots.ts';
 import { writeChanges, type Change } from './changes.ts';
 import type { Transaction } from './database.ts';
-import { raiseFloors, refreshKnowledge, type Known } from './knowledge.ts';
+import { refreshKnowledge, type Known } from './knowledge.ts';
+import { raiseFloors } from './roots.ts';
 import { readLocked, viewOf, type SettledRecord } from './records.ts';
 import { beginChange, type Replica } from './replica.ts';
 
@@ -82,7 +84,7 @@ async function collectPage(tx: Transaction, replica: Replica, retention: number,
   await writeChanges(tx, replica, clock, changes);
   await removeRecords(tx, gone);
   if (largest > 0) await tx.query('UPDATE replication.collection SET generation = generation + 1, forgotten = greatest(forgotten, $1)', [largest]);
-  if (changes.length + gone.length > 0) await raiseFloors(tx, reliedOn(replica, known));
+  if (changes.length + gone.length > 0) await raiseFloors(tx, reliedOn(known));
   return { dropped, forgotten: changes.length - dropped + gone.length, next: found.length === PAGE ? Number(found.at(-1)?.[2]) : null };
 }
 
@@ -97,9 +99,10 @@ async function removeRecords(tx: Transaction, records: readonly SettledRecord[])
   ]);
 }
 
-function reliedOn(replica: Replica, { roster, rows }: Known): { member: string; incarnation: string; began: number; tick: number }[] {
-  return roster.flatMap((member) => {
-    const row = rows.get(member);
-    return member === replica.id || row === undefined ? [] : [{ member, incarnation: row.incarnation, began: row.began, tick: row.tick }];
+/** Of this replica too: who takes records from it as it was before has none of its word either. */
+function reliedOn({ roster, rows }: Known): Floor[] {
+  return roster.flatMap((id) => {
+    const row = rows.get(id);
+    return row === undefined ? [] : [{ member: id, incarnation: row.incarnation, began: row.began, tick: row.tick, line: row.line }];
   });
 }

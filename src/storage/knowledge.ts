@@ -13,9 +13,11 @@ import {
   type Moment,
   type Term,
 } from '../replication/knowledge.ts';
-import type { CollectionNews } from '../replication/protocol.ts';
+import type { CollectionNews, HistoryNews } from '../replication/protocol.ts';
+import { lineOf, type ToldRoot } from '../replication/roots.ts';
 import type { Transaction } from './database.ts';
 import type { Replica } from './replica.ts';
+import { cutRoots, decodeLine, encodeLine, raiseFloors, readFloors, readRootChanges, readRoots, takeRoots, type LineText } from './roots.ts';
 
 /** What a replica knows once its own row is up to date. */
 export interface Known {
@@ -27,73 +29,112 @@ export interface Known {
   readonly rows: ReadonlyMap<Member, Knowledge>;
 }
 
+/** What is told of this in a handshake. */
+export interface Told {
+  readonly collection: CollectionNews;
+  readonly history: HistoryNews;
+}
+
+/** What hearing a peer came to. */
+export interface Heard {
+  /** Records here may be dead: this replica was restored to before what others have forgotten since, or took records from one that was. */
+  readonly behind: boolean;
+  /** How often what its records go back to had changed, before it heard and after. */
+  readonly rootChanges: readonly [before: number, after: number];
+}
+
+/** Why a replica begins anew. */
+export interface Behind {
+  /** The moment that others relied on, to before which it was restored; null where it was not. */
+  readonly lost: Moment | null;
+  /** The place in its feed behind which records may be dead. */
+  readonly place: number;
+}
+
 /** What this replica tells its peers in a handshake. Its captured writes need not be folded: whatever a row counts on is in the feed. */
-export async function tellKnowledge(replica: Replica): Promise<CollectionNews> {
-  const { incarnation, generation, rows } = await replica.db.transaction((tx) => refreshKnowledge(tx, replica));
+export async function tellKnowledge(replica: Replica): Promise<Told> {
+  const { known, changes, floors, roots } = await replica.db.transaction(async (tx) => ({
+    known: await refreshKnowledge(tx, replica),
+    changes: await readRootChanges(tx),
+    floors: [...(await readFloors(tx)).values()].flat(),
+    roots: [...(await readRoots(tx)).values()].flat(),
+  }));
   // Read after the rows: all that they count on has its place by now.
-  const [[head], floors] = await Promise.all([
-    replica.db.query('SELECT coalesce(max(position), 0) FROM replication.record WHERE model = ANY ($1)', [[...replica.tables.keys()]]),
-    replica.db.query('SELECT member, incarnation, began, tick FROM replication.floor ORDER BY member'),
-  ]);
+  const [head] = await replica.db.query('SELECT coalesce(max(position), 0) FROM replication.record WHERE model = ANY ($1)', [[...replica.tables.keys()]]);
+  const { incarnation, generation } = known;
+  const rows = [...known.rows.values()];
+  const lines = new Map([...roots, ...floors, ...rows].map((point) => [`${point.member} ${point.incarnation}`, point]));
   return {
-    generation,
-    head: { incarnation, position: Number(head?.[0]) },
-    rows: [...rows.values()].map(({ knows, roster, ...row }) => ({ ...row, knows: { ...knows }, roster: [...roster] })),
-    floors: floors.map(([member, began, first, tick]) => ({ member: member as string, incarnation: began as string, began: Number(first), tick: Number(tick) })),
+    collection: {
+      generation,
+      head: { incarnation, position: Number(head?.[0]) },
+      rows: rows.map(({ knows, roster, member, incarnation: present, began, tick }) => ({ member, incarnation: present, began, tick, knows: { ...knows }, roster: [...roster] })),
+      floors: floors.map(({ member, incarnation: past, began, tick }) => ({ member, incarnation: past, began, tick })),
+    },
+    history: {
+      changes,
+      lines: [...lines.values()].map(({ member, incarnation: last, line }) => ({ member, incarnation: last, line: encodeLine(line) })),
+      roots: roots.map(({ member, incarnation: past, tick }) => ({ member, incarnation: past, tick })),
+    },
   };
 }
 
-/**
- * Takes in what a peer told.
- *
- * @returns False where this replica was restored to before what others have forgotten since: it may hold what they no longer know to be deleted.
- */
-export async function hearKnowledge(replica: Replica, peer: string, { head, rows, floors }: CollectionNews): Promise<boolean> {
+/** Takes in what a peer told. @param history - Missing where its program knows none: then only what it tells of itself counts. */
+export async function hearKnowledge(replica: Replica, peer: { readonly name: string; readonly id: Member }, { head, rows, floors }: CollectionNews, history: HistoryNews | undefined): Promise<Heard> {
+  const lines = new Map(history?.lines.map(({ member, incarnation, line }) => [`${member} ${incarnation}`, line]));
+  const lined = <T extends Pick<ToldRoot, 'member' | 'incarnation'>>(point: T) => ({ ...point, line: decodeLine(point.incarnation, lines.get(`${point.member} ${point.incarnation}`)) });
   return replica.db.transaction(async (tx) => {
     // Those of an earlier handshake that count by now, before they are replaced.
     await refreshKnowledge(tx, replica);
     await tx.query(
       `INSERT INTO replication.hearsay (peer, incarnation, position, words) VALUES ($1, $2, $3, $4)
        ON CONFLICT (peer) DO UPDATE SET incarnation = excluded.incarnation, position = excluded.position, words = excluded.words`,
-      [peer, head.incarnation, head.position, JSON.stringify(rows)],
+      [peer.name, head.incarnation, head.position, JSON.stringify(rows.map(lined).map(toWord))],
     );
-    await raiseFloors(tx, floors);
+    await raiseFloors(tx, floors.map(lined));
+    const theirs = rows.find(({ member }) => member === peer.id);
+    const before = await readRootChanges(tx);
+    if (theirs) await takeRoots(tx, replica, { self: lined(theirs), knows: theirs.roster.includes(replica.id), roots: (history?.roots ?? []).map(lined) });
     const own = rows.find(({ member }) => member === replica.id);
     if (own) await outdo(tx, replica, own);
-    return (await fallenBehind(tx, replica)) === null;
+    return { behind: (await fallenBehind(tx, replica)) !== null, rootChanges: [before, await readRootChanges(tx)] };
   });
 }
 
-/** The moment of this replica that others relied on when they dropped tombstones, where it was restored to before that and has not taken everything anew since; null otherwise. */
-export async function fallenBehind(tx: Transaction, replica: Replica): Promise<Moment | null> {
-  const [floor] = await tx.query('SELECT f.incarnation, f.began, f.tick, c.answered_began, c.answered_tick FROM replication.floor f, replication.collection c WHERE f.member = $1', [replica.id]);
-  if (floor === undefined) return null;
-  const [incarnation, began, tick, answeredBegan, answeredTick] = floor;
-  const moment = { incarnation: incarnation as string, began: Number(began), tick: Number(tick) };
-  return fellBehind(moment, await readTerms(tx), { began: Number(answeredBegan), tick: Number(answeredTick) }) ? moment : null;
+/** Whether this replica was restored to before a moment that others relied on when they dropped tombstones, or took records from who was, and has not taken everything anew since; null where it was not. */
+export async function fallenBehind(tx: Transaction, replica: Replica): Promise<Behind | null> {
+  const [collection] = await tx.query('SELECT answered_began, answered_tick, doubt FROM replication.collection');
+  const [began, tick, doubt] = collection ?? [];
+  const own = (await readFloors(tx)).get(replica.id) ?? [];
+  const terms = own.length > 0 ? await readTerms(tx) : [];
+  const lost = own.findLast((floor) => fellBehind(floor, terms, { began: Number(began), tick: Number(tick) })) ?? null;
+  return lost === null && doubt == null ? null : { lost, place: lost === null ? Number(doubt) : 0 };
 }
 
 /**
  * Begins a term in which this replica has taken nothing of anybody yet.
  *
- * @param term - Its incarnation; the lost moment that it must come after; the clock; and the largest stamp among what is set aside, which what is written anew must be beyond.
+ * @param term - Its incarnation; why it begins, and with what; the clock; and the largest stamp among what is set aside, which what is written anew must be beyond.
  */
 export async function beginTerm(
   tx: Transaction,
   replica: Replica,
-  { incarnation, after, clock, largest }: { readonly incarnation: string; readonly after: Moment; readonly clock: number; readonly largest: number },
+  { incarnation, behind: { lost, place }, clock, largest }: { readonly incarnation: string; readonly behind: Behind; readonly clock: number; readonly largest: number },
 ): Promise<void> {
-  const began = Math.max(clock, after.began + 1, ((await readTerms(tx)).at(-1)?.began ?? 0) + 1);
+  const terms = await readTerms(tx);
+  const began = Math.max(clock, (lost?.began ?? 0) + 1, (terms.at(-1)?.began ?? 0) + 1);
   const [row] = await tx.query(
-    `UPDATE replication.collection SET tick = tick + 1, generation = generation + 1, forgotten = greatest(forgotten, $1), answered_began = $2, answered_tick = $3, reseeding = true
+    `UPDATE replication.collection SET tick = tick + 1, generation = generation + 1, forgotten = greatest(forgotten, $1), answered_began = coalesce($2, answered_began),
+            answered_tick = coalesce($3, answered_tick), reseeding = true, doubt = NULL
      RETURNING tick`,
-    [largest, after.began, after.tick],
+    [largest, lost?.began ?? null, lost?.tick ?? null],
   );
+  await cutRoots(tx, place);
   const tick = Number(row?.[0]);
   await tx.query('INSERT INTO replication.term (incarnation, began, first) VALUES ($1, $2, $3)', [incarnation, began, tick]);
   await tx.query('DELETE FROM replication.knowledge WHERE member <> $1', [replica.id]);
   const members = await tx.query('SELECT id FROM replication.roster WHERE NOT struck ORDER BY id');
-  await storeRows(tx, [{ member: replica.id, incarnation, began, tick, knows: {}, roster: members.map(([id]) => id as string) }]);
+  await storeRows(tx, [{ member: replica.id, incarnation, began, tick, line: lineOf([...terms, { incarnation, began, first: tick }]), knows: {}, roster: members.map(([id]) => id as string) }]);
 }
 
 /** Brings this replica's own row up to date, and counts those rows of others whose teller's feed was taken far enough. */
@@ -117,23 +158,12 @@ export async function refreshKnowledge(tx: Transaction, replica: Replica): Promi
   if (!begins && last !== undefined && sameKnowledge(last, present)) return known;
   const next = Number(tick) + 1;
   const began = begins ? Math.max(Number(clock), (terms.at(-1)?.began ?? 0) + 1) : (terms.at(-1) as Term).began;
+  const line = lineOf(begins ? [...terms, { incarnation, began, first: next }] : terms);
   if (begins) await tx.query('INSERT INTO replication.term (incarnation, began, first) VALUES ($1, $2, $3)', [incarnation, began, next]);
-  const row: Knowledge = { member: replica.id, incarnation, began, tick: next, ...(unseen ? { roster, knows: {} } : present) };
+  const row: Knowledge = { member: replica.id, incarnation, began, tick: next, line, ...(unseen ? { roster, knows: {} } : present) };
   await tx.query('UPDATE replication.collection SET tick = $1', [next]);
   await storeRows(tx, [row]);
   return { ...known, rows: new Map(rows).set(replica.id, row) };
-}
-
-/** Notes on which moments of others a collection relied. */
-export async function raiseFloors(tx: Transaction, floors: readonly (Moment & { readonly member: Member })[]): Promise<void> {
-  if (floors.length === 0) return;
-  await tx.query(
-    `INSERT INTO replication.floor AS floor (member, incarnation, began, tick)
-     SELECT member, incarnation, began, tick FROM json_to_recordset($1) AS x (member uuid, incarnation text, began bigint, tick bigint)
-     ON CONFLICT (member) DO UPDATE SET incarnation = excluded.incarnation, began = excluded.began, tick = excluded.tick
-       WHERE (excluded.began, excluded.tick) > (floor.began, floor.tick)`,
-    [JSON.stringify(floors)],
-  );
 }
 
 /** How often this replica has forgotten records. */
@@ -150,7 +180,7 @@ async function outdo(tx: Transaction, replica: Replica, told: Moment): Promise<v
   await tx.query('UPDATE replication.term SET began = $2 WHERE incarnation = $1', [term.incarnation, began]);
   const [row] = await tx.query('SELECT word FROM replication.knowledge WHERE member = $1', [replica.id]);
   const [tick] = await tx.query('UPDATE replication.collection SET tick = tick + 1 RETURNING tick');
-  await storeRows(tx, [{ ...(JSON.parse(row?.[0] as string) as Omit<Knowledge, 'member'>), member: replica.id, began, tick: Number(tick?.[0]) }]);
+  await storeRows(tx, [{ ...fromWord(replica.id, JSON.parse(row?.[0] as string) as Word), began, tick: Number(tick?.[0]) }]);
 }
 
 /** This replica's terms, the present one last. */
@@ -172,13 +202,14 @@ async function readTaken(tx: Transaction): Promise<{ readonly byName: ReadonlyMa
 async function countHearsay(tx: Transaction, replica: Replica, taken: ReadonlyMap<string, Checkpoint>): Promise<ReadonlyMap<Member, Knowledge>> {
   const stored = await tx.query('SELECT member, word FROM replication.knowledge');
   let rows: ReadonlyMap<Member, Knowledge> = new Map(
-    stored.map(([member, word]) => [member as string, { ...(JSON.parse(word as string) as Omit<Knowledge, 'member'>), member: member as string }]),
+    stored.map(([member, word]) => [member as string, fromWord(member as string, JSON.parse(word as string) as Word)]),
   );
   const before = rows;
   for (const [peer, incarnation, position, words] of await tx.query('SELECT peer, incarnation, position, words FROM replication.hearsay')) {
     const head = { incarnation: incarnation as string, position: Number(position) };
     if (!counts({ head }, taken.get(peer as string) ?? null)) continue;
-    rows = learn(rows, (JSON.parse(words as string) as Knowledge[]).filter(({ member }) => member !== replica.id));
+    const told = (JSON.parse(words as string) as (Word & Pick<Knowledge, 'member'>)[]).map((word) => fromWord(word.member, word));
+    rows = learn(rows, told.filter(({ member }) => member !== replica.id));
     await tx.query('DELETE FROM replication.hearsay WHERE peer = $1', [peer]);
   }
   await storeRows(tx, [...rows.values()].filter((row) => before.get(row.member) !== row));
@@ -190,6 +221,17 @@ async function storeRows(tx: Transaction, rows: readonly Knowledge[]): Promise<v
   await tx.query(
     `INSERT INTO replication.knowledge (member, word) SELECT member, word FROM json_to_recordset($1) AS x (member uuid, word json)
      ON CONFLICT (member) DO UPDATE SET word = excluded.word`,
-    [JSON.stringify(rows.map(({ member, ...word }) => ({ member, word })))],
+    [JSON.stringify(rows.map((row) => ({ member: row.member, word: toWord(row) })))],
   );
+}
+
+/** As rows are stored; older ones have no line. */
+type Word = Omit<Knowledge, 'member' | 'line'> & { readonly line?: LineText };
+
+function toWord({ line, ...word }: Knowledge): Omit<Word, 'line'> & { readonly member: Member; readonly line: LineText } {
+  return { ...word, line: encodeLine(line) };
+}
+
+function fromWord(member: Member, { line, ...word }: Word): Knowledge {
+  return { ...word, member, line: decodeLine(word.incarnation, line) };
 }

@@ -22,22 +22,26 @@ import { fitting, type RecordName } from './sizes.ts';
 export const UNCONFIRMED = 'it was here before this database was restored to before what others have forgotten since, and no peer has sent it yet. What none of them has is set aside (replica { setAside }).';
 
 /**
- * Sets aside what was there before the restore; nothing where this replica was not restored to before what others have forgotten.
+ * Sets aside what may be dead: what was there before a restore to before what others have forgotten, or what came from who was restored so. Nothing where neither is.
  *
  * @returns How many records are set aside; null where nothing was to be done.
  */
 export async function reseed(replica: Replica): Promise<number | null> {
   return replica.db.transaction(async (tx) => {
     const { clock } = await beginChange(tx);
-    const floor = await fallenBehind(tx, replica);
-    if (floor === null) return null;
+    const behind = await fallenBehind(tx, replica);
+    if (behind === null) return null;
+    const { lost, place } = behind;
     // What was captured before the backup and not folded is of the lost history, too.
     while ((await foldSome(tx, replica)).more);
-    const since = new Set([...begunSince(floor, await readTerms(tx), await erasOf(tx))].map((incarnation): ReplicaId => `${replica.name}.${incarnation}`));
+    const [terms, eras] = [await readTerms(tx), await erasOf(tx)];
+    // What this replica wrote itself, and nobody brings back to it, is not dead: it would know.
+    const own = lost ? begunSince(lost, terms, eras) : [...terms, ...eras].map(({ incarnation }) => incarnation);
+    const since = new Set([...own].map((incarnation): ReplicaId => `${replica.name}.${incarnation}`));
     let [aside, largest] = [0, 0];
     for (const table of replica.tables.values()) {
       for (let after = ''; ; ) {
-        const rows = await tx.query('SELECT key FROM replication.record WHERE model = $1 AND key > $2 ORDER BY key LIMIT $3', [table.name, after, BATCH_RECORDS]);
+        const rows = await tx.query('SELECT key FROM replication.record WHERE model = $1 AND key > $2 AND position > $4 ORDER BY key LIMIT $3', [table.name, after, BATCH_RECORDS, place]);
         const names = await fitting(tx, replica, rows.map(([key]): RecordName => [table.name, key as string]));
         const last = names.at(-1);
         if (last === undefined) break;
@@ -52,7 +56,7 @@ export async function reseed(replica: Replica): Promise<number | null> {
     await tx.query('UPDATE replication.peer SET taken_incarnation = NULL, taken_position = NULL, taken_by = NULL');
     // Whoever reads this table waits from here on.
     const [incarnation] = await tx.query('SELECT replication.begin_incarnation()');
-    await beginTerm(tx, replica, { incarnation: incarnation?.[0] as string, after: floor, clock, largest });
+    await beginTerm(tx, replica, { incarnation: incarnation?.[0] as string, behind, clock, largest });
     return aside;
   });
 }

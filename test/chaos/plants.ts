@@ -68,7 +68,7 @@ export const PLANTS: Readonly<Record<string, Plant>> = {
   'floor-ignored': {
     about: 'a replica that was restored to before what others have forgotten goes on as if nothing were',
     file: 'src/storage/reseed.ts',
-    changes: [['    if (floor === null) return null;', '    if (floor === null || floor !== null) return null;']],
+    changes: [['    if (behind === null) return null;', '    if (behind === null || behind !== null) return null;']],
   },
   'tombstone-dropped-early': {
     about: 'a deletion is forgotten although not everybody has it',

@@ -27,6 +27,16 @@ export function collectAll(world: World, topology: Topology = 'mesh'): void {
   throw new Error('collection never comes to rest');
 }
 
+/** As `collectAll`, of some alone: the others are met by nobody. */
+export function collectAllOf(world: World, names: readonly string[]): void {
+  for (let round = 0; round < 12; round++) {
+    for (let again = 0; again < 4; again++) for (const from of names) for (const to of names) if (from !== to) world.sync(from, to);
+    const changed = names.reduce((sum, name) => sum + world.collect(name), 0);
+    if (changed === 0) return;
+  }
+  throw new Error('collection never comes to rest');
+}
+
 export function values(world: World, name = 'a'): string[] {
   return [...new Set(standing(world.state(name)).map(({ fields }) => (fields === null ? 'deleted' : `${fields['f1']},${fields['f2']}`)))].toSorted();
 }

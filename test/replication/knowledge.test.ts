@@ -11,6 +11,7 @@ const row = (member: string, position: number, roster: readonly string[]): Knowl
   tick: 1,
   knows: { a: { incarnation: '1', position } },
   roster,
+  line: [{ incarnation: '1', first: 1 }],
 });
 const rowsOf = (...rows: readonly Knowledge[]): ReadonlyMap<string, Knowledge> => new Map(rows.map((each) => [each.member, each]));
 

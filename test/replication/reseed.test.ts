@@ -1,9 +1,9 @@
 /** A replica is restored to before what others have forgotten: it keeps what was written since, and what nobody confirms is set aside. */
-import { expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 
 import { isConflict } from '../../src/replication/conflict.ts';
-import { KEY } from '../support/world.ts';
-import { collectAll, holding, isHeld, spread, values } from './collecting.ts';
+import { KEY, type World } from '../support/world.ts';
+import { collectAll, collectAllOf, holding, isHeld, spread, values } from './collecting.ts';
 import { divergence, settle, worldOf } from './steps.ts';
 
 it('restore-across-gc', () => {
@@ -143,4 +143,133 @@ it('an answer to a history that was lost is not taken, though as much was forgot
   // b's own feed brings the same.
   settle(world);
   expect(isConflict(world.state('a', 's'))).toBe(true);
+});
+
+/** a is restored to before b's deletion, which b has forgotten, and a newcomer c takes its feed before either has met b. */
+function seededByTheDead(): World {
+  const world = holding(2);
+  const backup = world.backup('a');
+  world.write('b', null);
+  world.write('b', { f1: 'kept' }, 's');
+  collectAll(world);
+  world.restore('a', backup);
+  world.write('a', { f1: 'since' }, 't');
+  world.add('c', 'manual');
+  world.sync('a', 'c');
+  world.write('c', { f1: 'own' }, 'u');
+  expect(world.row('c')).toEqual({ f1: '0', f2: '0' });
+  return world;
+}
+
+function expectNothingDead(world: World): void {
+  spread(world);
+  for (const { name } of world.replicas) {
+    expect([world.row(name), ...['s', 't', 'u'].map((key) => world.row(name, key)?.['f1'])]).toEqual([null, 'kept', 'since', 'own']);
+  }
+  expect(world.replica('c').database.aside.get(KEY)?.length).toBe(1);
+  collectAll(world);
+  expect(divergence(world)).toBeNull();
+}
+
+describe('newcomer-takes-the-feed-of-who-was-restored-across-gc', () => {
+  it('and meets who forgot first', () => {
+    const world = seededByTheDead();
+    world.sync('c', 'b');
+    expect(world.row('b')).toBeNull();
+    expectNothingDead(world);
+  });
+
+  it('and is told by the restored replica', () => {
+    const world = seededByTheDead();
+    world.sync('a', 'b');
+    world.sync('c', 'a');
+    expect(world.state('a')).toEqual([]);
+    world.sync('c', 'b');
+    expect(world.row('b')).toBeNull();
+    expectNothingDead(world);
+  });
+
+  it('and another newcomer takes its own', () => {
+    const world = seededByTheDead();
+    world.add('d', 'manual');
+    world.sync('c', 'd');
+    world.sync('d', 'b');
+    expect(world.row('b')).toBeNull();
+    expectNothingDead(world);
+  });
+
+  it('half of it', () => {
+    const world = seededByTheDead();
+    world.add('d', 'manual');
+    const [first] = world.prepare('a', 'd', 1);
+    if (first) world.deliver(first);
+    expect(world.row('d')).toEqual({ f1: '0', f2: '0' });
+    world.sync('d', 'b');
+    expect(world.row('b')).toBeNull();
+    expectNothingDead(world);
+  });
+
+  it('and the restored replica is restored again, and no more knows of it', () => {
+    const world = holding(2);
+    const backup = world.backup('a');
+    world.write('b', null);
+    collectAll(world);
+    world.restore('a', backup);
+    world.add('c', 'manual');
+    world.sync('a', 'c');
+    world.restore('a', backup);
+    collectAllOf(world, ['a', 'b']);
+    world.sync('c', 'b');
+    expect(world.row('b')).toBeNull();
+    spread(world);
+    for (const { name } of world.replicas) expect(world.row(name)).toBeNull();
+  });
+});
+
+it('who joined through a history that was lost brings nothing back that was forgotten without it', () => {
+  const world = holding(2);
+  const backup = world.backup('a');
+  world.add('c', 'manual');
+  world.sync('a', 'c');
+  world.restore('a', backup);
+  world.write('b', null);
+  collectAllOf(world, ['a', 'b']);
+  expect(isHeld(world, 'b')).toBe(false);
+  world.sync('c', 'b');
+  expect(world.row('b')).toBeNull();
+  spread(world);
+  for (const { name } of world.replicas) expect(world.row(name)).toBeNull();
+});
+
+it('a replica that its members know begins nothing anew for one of them that was restored', () => {
+  const world = holding(3);
+  const backup = world.backup('a');
+  world.write('b', null);
+  world.write('a', { f1: 'lost' }, 's');
+  world.sync('a', 'c');
+  collectAllOf(world, ['b', 'c']);
+  spread(world);
+  collectAllOf(world, ['b', 'a']);
+  world.restore('a', backup);
+  world.sync('a', 'c');
+  world.sync('a', 'b');
+  spread(world);
+  expect(world.replicas.map(({ database }) => database.knowing.begun)).toEqual([1, 0, 0]);
+  for (const name of ['a', 'b', 'c']) expect([world.row(name), world.row(name, 's')?.['f1']]).toEqual([null, 'lost']);
+});
+
+it('a restored replica gets back what only a later member has, which begins nothing anew', () => {
+  const world = holding(2);
+  const backup = world.backup('a');
+  world.add('c', 'manual');
+  world.sync('a', 'c');
+  world.write('a', { f1: 'lost' }, 's');
+  world.sync('a', 'c');
+  world.restore('a', backup);
+  world.sync('a', 'c');
+  world.sync('c', 'a');
+  world.write('b', null);
+  collectAll(world);
+  expect(world.replicas.map(({ database }) => database.knowing.begun)).toEqual([0, 0, 0]);
+  for (const name of ['a', 'b', 'c']) expect([world.row(name), world.row(name, 's')?.['f1']]).toEqual([null, 'lost']);
 });

@@ -160,7 +160,7 @@ export function divergence(world: World): string | null {
 /**
  * How what is left of a record is not what the oracle says is left, where deletions are forgotten; null where it is. What only a lost history held is left out, and what is set aside is left where people can see it.
  *
- * A write made since a restore and a deletion that everybody has forgotten, neither having seen the other, are no conflict: then no deletion is looked for.
+ * A write made since a restore, or by who joined later, and a deletion that everybody else has forgotten, neither having seen the other, are no conflict: then no deletion is looked for.
  */
 export function misled(world: World, key: string, made: readonly Version[]): string | null {
   const { past, acknowledged, collectedBefore } = world.oracle;
@@ -182,7 +182,7 @@ export function misled(world: World, key: string, made: readonly Version[]): str
   for (const text of left) {
     if (made.some((version) => vectorText(version.vector) === text && valid.some((other) => seenBy(version, other) && !isAside(other)))) return `${key}: ${text} came back`;
   }
-  if (world.replicas.some(({ database }) => database.knowing.answered !== null)) return null;
+  if (world.replicas.some(({ database, joined }) => joined || database.knowing.begun > 0)) return null;
   for (const tombstone of last.filter(({ fields }) => fields === null)) {
     const opposed = living.some((version) => !collectedBefore(tombstone, version));
     if (opposed && !left.has(vectorText(tombstone.vector))) return `${key}: the deletion ${vectorText(tombstone.vector)} was lost`;

@@ -114,7 +114,7 @@ function exchange(world: World, batch: Batch, sizeOf: (message: Pick<Batch, 'rec
 function pass(world: World, from: string, to: string, key: string): void {
   const [receiver, sender] = [world.replica(to), world.replica(from)];
   const end = { incarnation: receiver.server, position: 0 };
-  world.take({ batch: { sender: idOf(receiver), receiver: idOf(sender), start: null, end, records: [], generations: [0, 0] }, records: [[key, world.state(from, key)]] });
+  world.take({ batch: { sender: idOf(receiver), receiver: idOf(sender), start: null, end, records: [], generations: [0, 0], rootChanges: 0 }, records: [[key, world.state(from, key)]] });
 }
 
 /** Versions are the same objects wherever they are, so that each is measured once. */

@@ -60,12 +60,21 @@ export function planOf(seed: number, { replicas, steps: length }: Size): Plan {
   const kinds = weights(chance, { mixed, collects, unique: unique.length > 0, upgrades });
   const between = 20 + chance.below(80);
 
+  // Chance of its own: histories without newcomers stay what they are.
+  const newcomers = createChance(~seed >>> 0);
+  const seeded = collects && newcomers.once(2);
   let joined = count;
   const steps: Step[] = [];
   for (let i = 1; i <= length; i++) {
     if (i % between === 0 || i === length) {
       steps.push({ do: 'rest' });
       continue;
+    }
+    // Before anybody has met it who forgot deletions since its backup, a newcomer takes its feed.
+    if (seeded && joined < count + 3 && newcomers.once(30)) {
+      const { to: source } = link(newcomers, joined, joined + 1, topology);
+      steps.push({ do: 'restore', on: source }, { do: 'join', policy: POLICIES.indexOf(mixed ? newcomers.of(POLICIES) : one) }, { do: 'sync', on: source, to: joined, limit: limitOf(newcomers), fates: [] });
+      joined++;
     }
     const kind = pick(chance, kinds);
     if (kind === 'join' && joined >= count + 3) continue;
@@ -111,7 +120,6 @@ function weights(chance: Chance, { mixed, collects, unique, upgrades }: Readonly
     ['policy', mixed ? some(1) : 0],
     ['cut', cuts],
     ['heal', cuts],
-    // Who joins later has no part in what was deleted and forgotten before.
     ['join', !collects && chance.once(4) ? 1 : 0],
     ['collect', collects ? 4 + chance.below(8) : 0],
   ];

@@ -128,6 +128,12 @@ export const PLANTS: readonly Plant[] = [
     seed: 2,
     rules: { writeLocally: knownOnly },
   },
+  {
+    name: 'roots-ignored',
+    what: 'who took the feed of a replica that was restored to before what others have forgotten goes on as if nothing were',
+    seed: 45,
+    rules: { doubtBy: () => null },
+  },
 ];
 
 function shortMerge(...args: Parameters<Rules['merge']>): ReturnType<Rules['merge']> {

@@ -18,9 +18,11 @@ const sql = (name: string, text: string) => replicas.at(name).sql(text);
 const aside = async (name = 'a'): Promise<string[]> => (await readAside(replicas.at(name).replica, 100, null)).map(({ key }) => key);
 const asides = () => createAsides(replicas.at('a').replica, { wake() {} });
 
-async function spread(): Promise<void> {
+const spread = (): Promise<void> => spreadBetween(replicas.names);
+
+async function spreadBetween(names: Iterable<string>): Promise<void> {
   for (let round = 0; round < 3; round++) {
-    for (const from of replicas.names) for (const to of replicas.names) if (from !== to) await replicas.sync(from, to);
+    for (const from of names) for (const to of names) if (from !== to) await replicas.sync(from, to);
   }
 }
 
@@ -143,6 +145,61 @@ describe('what was here before', () => {
     expect(await aside()).toEqual(['dead', 'later']);
     await settle();
     expect(await sql('a', 'SELECT id FROM things')).toEqual([{ id: 'alive' }]);
+  });
+});
+
+describe('a newcomer that took the feed of who was restored, before either had met who forgot', () => {
+  /** b has forgotten `dead`; a is restored to before that, and c has everything from it. */
+  async function seeded(): Promise<void> {
+    replicas = await openReplicas('abc');
+    await sql('a', `INSERT INTO things VALUES ('dead', '1'), ('alive', '2')`);
+    await spreadBetween('ab');
+    const backup = await replicas.backup('a');
+    await sql('b', `DELETE FROM things WHERE id = 'dead'`);
+    for (let round = 0; round < 4; round++) {
+      await spreadBetween('ab');
+      for (const name of 'ab') await collect(replicas.at(name).replica, 0);
+    }
+    await replicas.restore('a', backup);
+    await sql('a', `INSERT INTO things VALUES ('since', '3')`);
+    await replicas.sync('a', 'c');
+    expect(await sql('c', 'SELECT id FROM things ORDER BY id')).toEqual([{ id: 'alive' }, { id: 'dead' }, { id: 'since' }]);
+    await sql('c', `INSERT INTO things VALUES ('own', '4')`);
+  }
+
+  const expectNothingDead = async (): Promise<void> => {
+    await settle();
+    for (const name of replicas.names) expect(await sql(name, 'SELECT id, f1 FROM things ORDER BY id')).toEqual([{ id: 'alive', f1: '2' }, { id: 'own', f1: '4' }, { id: 'since', f1: '3' }]);
+    expect(await aside('c')).toEqual(['dead']);
+  };
+
+  it('brings back nothing dead to who forgot it', async () => {
+    await seeded();
+    await replicas.sync('c', 'b');
+    expect(await sql('b', 'SELECT id FROM things ORDER BY id')).toEqual([{ id: 'alive' }, { id: 'own' }]);
+    await expectNothingDead();
+  });
+
+  it('brings back nothing dead to the restored one, once that has begun anew', async () => {
+    await seeded();
+    await replicas.sync('a', 'b');
+    await replicas.sync('c', 'a');
+    await replicas.at('a').settle();
+    expect(await aside()).toEqual(['alive', 'dead']);
+    await expectNothingDead();
+  });
+
+  it('tells whom it has shaken hands with already before it sends on what it got', async () => {
+    replicas = await openReplicas('abc');
+    const roots = async (): Promise<string[]> => (await sql('b', 'SELECT member FROM replication.root')).map(({ member }) => member as string);
+    const link = replicas.at('c').link(replicas.at('b'));
+    await link.push(false, true);
+    expect(await roots()).toEqual([replicas.at('c').replica.id]);
+    await sql('a', `INSERT INTO things VALUES ('1')`);
+    await replicas.sync('a', 'c');
+    await link.push(false, true);
+    expect(await sql('b', 'SELECT id FROM things')).toEqual([{ id: '1' }]);
+    expect((await roots()).toSorted()).toEqual(['a', 'c'].map((name) => replicas.at(name).replica.id).toSorted());
   });
 });
 

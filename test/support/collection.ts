@@ -8,7 +8,6 @@ import {
   begunSince,
   counts,
   incorporated,
-  isNewer,
   learn,
   sameKnowledge,
   type Hearsay,
@@ -17,6 +16,7 @@ import {
   type Term,
 } from '../../src/replication/knowledge.ts';
 import { standing, type State } from '../../src/replication/merge.ts';
+import { inherit, learnFloors, lineOf, meet, rootsUpTo, type Floor, type Floors, type Roots, type ToldRoot } from '../../src/replication/roots.ts';
 import { viewOf, type Database, type Model, type Replica } from './model.ts';
 import type { Oracle } from './oracle.ts';
 import type { Rules } from './rules.ts';
@@ -30,14 +30,27 @@ export interface Knowing {
   readonly rows: ReadonlyMap<string, Knowledge>;
   /** Rows that do not count yet, by the peer that told them. */
   readonly hearsay: ReadonlyMap<string, Hearsay>;
-  /** Of each member the latest moment that somebody relied on when tombstones were dropped. */
-  readonly floors: ReadonlyMap<string, Moment>;
+  /** The moments of members that somebody relied on when tombstones were dropped. */
+  readonly floors: Floors;
+  /** What its records go back to. */
+  readonly roots: Roots;
+  /** The place behind which records may be dead. */
+  readonly doubt: number | null;
+  readonly rootChanges: number;
   /** How often records were forgotten. */
   readonly generation: number;
   /** The largest stamp that was forgotten. */
   readonly forgotten: number;
   /** The latest lost moment after which the replica has begun anew. */
   readonly answered: Moment | null;
+  /** How often it has begun anew. */
+  readonly begun: number;
+}
+
+/** Why a replica begins anew: it was restored to before a moment that others relied on, or what lies behind a place of its feed may be dead. */
+export interface Behind {
+  readonly lost: Moment | null;
+  readonly doubt: number | null;
 }
 
 /** What a replica tells of this in a handshake. */
@@ -45,31 +58,37 @@ export interface Told {
   readonly roster: readonly string[];
   readonly struck: ReadonlySet<string>;
   readonly hearsay: Hearsay;
-  readonly floors: ReadonlyMap<string, Moment>;
-  readonly generation: number;
+  readonly floors: Floors;
+  readonly roots: Roots;
 }
 
 export function knowNothing(name: string): Knowing {
-  return { roster: [name], struck: new Set(), tick: 0, terms: [], rows: new Map(), hearsay: new Map(), floors: new Map(), generation: 0, forgotten: 0, answered: null };
+  return { roster: [name], struck: new Set(), tick: 0, terms: [], rows: new Map(), hearsay: new Map(), floors: new Map(), roots: new Map(), doubt: null, rootChanges: 0, generation: 0, forgotten: 0, answered: null, begun: 0 };
 }
 
 /** What a replica tells; its captured writes must be folded. @param now - The time, in case that its incarnation begins with this. */
 export function tell(replica: Replica, now: number): Told {
   refresh(replica, now);
-  const { roster, struck, rows, floors, generation } = replica.database.knowing;
+  const { roster, struck, rows, floors, roots } = replica.database.knowing;
   const head = Math.max(0, ...[...replica.database.records.values()].map(({ position }) => position));
-  return { roster, struck, floors, generation, hearsay: { head: { incarnation: replica.server, position: head }, rows: [...rows.values()] } };
+  return { roster, struck, floors, roots, hearsay: { head: { incarnation: replica.server, position: head }, rows: [...rows.values()] } };
 }
 
-/** Takes in what a peer told. `struck`: one of the two may not replicate with the other. A moment: this replica was restored to before that, and others have relied on it when they dropped tombstones. */
-export function hear(replica: Replica, peer: string, told: Told, { fellBehind }: Pick<Rules, 'fellBehind'>): 'welcome' | 'struck' | Moment {
+/** Takes in what a peer told. `struck`: one of the two may not replicate with the other. `anew`: what this replica told before holds no more. Otherwise why it begins anew. */
+export function hear(replica: Replica, peer: string, told: Told, { doubtBy, fellBehind }: Pick<Rules, 'doubtBy' | 'fellBehind'>): 'welcome' | 'struck' | 'anew' | Behind {
   countHearsay(replica);
   const { database } = replica;
   const { knowing } = database;
-  const floors = [...told.floors].reduce((all, [member, floor]) => new Map(all).set(member, laterFloor(all.get(member), floor)), knowing.floors);
+  const { floors, fresh } = learnFloors(knowing.floors, [...told.floors.values()].flat());
+  const row = told.hearsay.rows.find(({ member }) => member === peer) as Knowledge;
+  const met = meet(knowing.roots, rootOf(row), row.roster.includes(replica.name), database.head);
+  const roots = inherit(met, [...told.roots].flatMap(([member, own]) => (member === replica.name ? [] : own)), database.head);
   database.knowing = {
     ...knowing,
     floors,
+    roots,
+    doubt: least(knowing.doubt, doubtBy(fresh, knowing.roots)),
+    rootChanges: knowing.rootChanges + (roots === knowing.roots ? 0 : 1),
     struck: new Set([...knowing.struck, ...told.struck]),
     roster: [...new Set([...knowing.roster, ...told.roster])],
     hearsay: new Map(knowing.hearsay).set(peer, told.hearsay),
@@ -81,26 +100,27 @@ export function hear(replica: Replica, peer: string, told: Told, { fellBehind }:
     database.knowing = { ...database.knowing, terms: [...knowing.terms.slice(0, -1), { ...term, began: ofMe.began + 1 }] };
     raise(replica);
   }
-  const { struck, terms, answered } = database.knowing;
-  const floor = floors.get(replica.name);
+  const { struck, terms, answered, doubt } = database.knowing;
   if (struck.has(peer) || struck.has(replica.name)) return 'struck';
-  return floor !== undefined && fellBehind(floor, terms, answered) ? floor : 'welcome';
+  const lost = floors.get(replica.name)?.find((floor) => fellBehind(floor, terms, answered)) ?? null;
+  if (lost !== null || doubt !== null) return { lost, doubt };
+  return roots === knowing.roots ? 'welcome' : 'anew';
 }
 
 export interface Collector {
   /** Drops what all hold, and forgets what all have dropped. Tells how many records it changed. */
   readonly collect: (replica: Replica, now: number) => number;
   /**
-   * Keeps only what was written since the restore, and sets the rest aside.
+   * Keeps only what was written since the restore, or of what is in doubt what was written here, and sets the rest aside.
    *
    * @param server - The incarnation that begins with this.
    */
-  readonly reseed: (replica: Replica, floor: Moment, now: number, server: string) => void;
+  readonly reseed: (replica: Replica, behind: Behind, now: number, server: string) => void;
   /** Where a peer's feed was taken whole since: shows no more what nobody has confirmed. */
   readonly endReseed: (replica: Replica) => void;
 }
 
-export function createCollector(oracle: Oracle, model: Model, { partState, stablePlace }: Pick<Rules, 'partState' | 'stablePlace'>): Collector {
+export function createCollector(oracle: Oracle, model: Model, { doubtBy, partState, stablePlace }: Pick<Rules, 'doubtBy' | 'partState' | 'stablePlace'>): Collector {
   return {
     collect(replica, now) {
       model.foldAll(replica);
@@ -121,19 +141,22 @@ export function createCollector(oracle: Oracle, model: Model, { partState, stabl
           forget(database, key, record.seen, standing(state), ghosts);
         } else continue;
         changed++;
-        relyOn(database, living.filter((member) => member !== replica.name));
+        relyOn(database, living);
       }
       if (changed > 0) model.showUnique(replica);
       return changed;
     },
 
-    reseed(replica, floor, now, server) {
+    reseed(replica, { lost, doubt }, now, server) {
       model.foldAll(replica);
       const { database } = replica;
-      const { terms, tick, rows } = database.knowing;
-      const since = new Set([...begunSince(floor, terms, database.eras)].map((incarnation) => `${replica.name}.${incarnation}`));
+      const { terms, tick, rows, roots } = database.knowing;
+      const ids = lost ? begunSince(lost, terms, database.eras) : [...terms, ...database.eras].map(({ incarnation }) => incarnation);
+      const since = new Set([...ids].map((incarnation) => `${replica.name}.${incarnation}`));
+      const place = lost ? 0 : (doubt ?? 0);
       let largest = database.knowing.forgotten;
       for (const [key, record] of database.records) {
+        if (record.position <= place) continue;
         const { kept, unconfirmed } = partState(record.state, since);
         if (unconfirmed.length === 0) continue;
         largest = Math.max(largest, largestStamp(record.state));
@@ -144,7 +167,7 @@ export function createCollector(oracle: Oracle, model: Model, { partState, stabl
       database.taken.clear();
       database.reseeding = true;
       replica.server = server;
-      const began = Math.max(now, floor.began + 1, (terms.at(-1)?.began ?? 0) + 1);
+      const began = Math.max(now, (lost?.began ?? 0) + 1, (terms.at(-1)?.began ?? 0) + 1);
       const own = rows.get(replica.name);
       database.knowing = {
         ...database.knowing,
@@ -152,7 +175,10 @@ export function createCollector(oracle: Oracle, model: Model, { partState, stabl
         rows: new Map(own && [[replica.name, own]]),
         generation: database.knowing.generation + 1,
         forgotten: largest,
-        answered: floor,
+        roots: rootsUpTo(roots, place),
+        doubt: null,
+        answered: lost ?? database.knowing.answered,
+        begun: database.knowing.begun + 1,
       };
       raise(replica);
     },
@@ -174,6 +200,12 @@ export function createCollector(oracle: Oracle, model: Model, { partState, stabl
     },
   };
 
+  function relyOn(database: Database, members: readonly string[]): void {
+    const { knowing } = database;
+    const { floors, fresh } = learnFloors(knowing.floors, members.map((member) => floorOf(knowing.rows.get(member) as Knowledge)));
+    database.knowing = { ...knowing, floors, doubt: least(knowing.doubt, doubtBy(fresh, knowing.roots)) };
+  }
+
   /** Takes ghosts away, and the record with the last version. */
   function forget(database: Database, key: string, seen: bigint, left: State, ghosts: State): void {
     const { knowing } = database;
@@ -183,13 +215,6 @@ export function createCollector(oracle: Oracle, model: Model, { partState, stabl
     database.gone.set(key, (database.gone.get(key) ?? 0n) | (left.length > 0 ? oracle.pastOf(ghosts) : seen));
     database.knowing = { ...knowing, generation: knowing.generation + 1, forgotten: Math.max(knowing.forgotten, largestStamp(ghosts)) };
   }
-}
-
-function relyOn(database: Database, members: readonly string[]): void {
-  const { knowing } = database;
-  const floors = new Map(knowing.floors);
-  for (const member of members) floors.set(member, laterFloor(floors.get(member), knowing.rows.get(member) as Knowledge));
-  database.knowing = { ...knowing, floors };
 }
 
 /** Brings the replica's own row up to date. */
@@ -215,7 +240,7 @@ function raise(replica: Replica): void {
   const { knowing } = database;
   const tick = knowing.tick + 1;
   const { incarnation, began } = knowing.terms.at(-1) as Term;
-  const row: Knowledge = { member: name, incarnation, began, tick, ...present(replica) };
+  const row: Knowledge = { member: name, incarnation, began, tick, line: lineOf(knowing.terms), ...present(replica) };
   database.knowing = { ...knowing, tick, rows: new Map(knowing.rows).set(name, row) };
 }
 
@@ -237,7 +262,14 @@ function countHearsay({ name, database }: Replica): void {
   database.knowing = { ...knowing, rows, hearsay };
 }
 
-/** The later of two moments; a missing one is earlier than all. */
-function laterFloor(a: Moment | undefined, b: Moment): Moment {
-  return a === undefined || isNewer(b, a) ? b : a;
+function rootOf({ member, incarnation, tick, line }: Knowledge): ToldRoot {
+  return { member, incarnation, tick, line };
+}
+
+function floorOf(row: Knowledge): Floor {
+  return { ...rootOf(row), began: row.began };
+}
+
+function least(a: number | null, b: number | null): number | null {
+  return a === null ? b : b === null ? a : Math.min(a, b);
 }

@@ -38,6 +38,8 @@ export interface StoredRecord extends Held {
 
 export interface Replica {
   readonly name: string;
+  /** It was not there when the world began. */
+  readonly joined: boolean;
   /** Added to the time. */
   skew: number;
   /** Fields that show null where nobody has written them; the others have a default. */

@@ -12,7 +12,7 @@ import { createComparison, type ComparisonService } from '../../src/services/com
 import { createIntroductions } from '../../src/services/introductions.ts';
 import type { Keeper } from '../../src/services/keeper.ts';
 import type { Leadership } from '../../src/services/leadership.ts';
-import { createLink, type Pushed } from '../../src/services/links.ts';
+import { createLink, type Link, type Pushed } from '../../src/services/links.ts';
 import { createNotices } from '../../src/services/notices.ts';
 import { createSync } from '../../src/services/sync.ts';
 import { applyConstraints } from '../../src/storage/constraints.ts';
@@ -36,6 +36,8 @@ export interface TestReplica {
   /** Runs `work` on a connection of its own. */
   session<T>(work: (client: pg.PoolClient) => Promise<T>): Promise<T>;
   settle(): Promise<void>;
+  /** A link to another that can be kept. */
+  link(peer: TestReplica): Link;
   /** What compares it with another. */
   comparison(peer: TestReplica): ComparisonService;
 }
@@ -258,6 +260,7 @@ async function openOne(name: string, slot: number, policy: Policy, schema: Schem
     problems,
     handlers: { ...service.handlers, ...comparisonWith(null).handlers },
     comparison: (peer) => comparisonWith(peer),
+    link: (peer) => createLink({ replica, client: clientTo(peer, []), introductions, keeper, notices }),
     async sql(text, values = []) {
       const { rows } = await writers.query<Record<string, string | null>>(text, [...values]);
       return rows;

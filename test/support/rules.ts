@@ -3,9 +3,10 @@ import { isWithheld, receive, resume, sameCheckpoint } from '../../src/replicati
 import { fellBehind, stablePlace } from '../../src/replication/knowledge.ts';
 import { merge } from '../../src/replication/merge.ts';
 import { partState } from '../../src/replication/reseed.ts';
+import { doubtBy } from '../../src/replication/roots.ts';
 import { claimsOf, holderOf, unmasked } from '../../src/replication/unique.ts';
 import { resolve, writeBeside, writeLocally } from '../../src/replication/write.ts';
 
-export const RULES = { claimsOf, fellBehind, holderOf, isWithheld, merge, partState, receive, resolve, resume, sameCheckpoint, stablePlace, unmasked, writeBeside, writeLocally };
+export const RULES = { claimsOf, doubtBy, fellBehind, holderOf, isWithheld, merge, partState, receive, resolve, resume, sameCheckpoint, stablePlace, unmasked, writeBeside, writeLocally };
 
 export type Rules = Readonly<typeof RULES>;

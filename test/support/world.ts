@@ -26,6 +26,8 @@ export interface Batch {
   readonly records: Records;
   /** How often the sender, and the receiver, had forgotten records when it was made. */
   readonly generations: readonly [number, number];
+  /** How often what the receiver's records go back to had changed. */
+  readonly rootChanges: number;
 }
 
 /** What the receiver reports back: its states where they differ. */
@@ -104,13 +106,13 @@ export function createWorld(setup: Readonly<Record<string, Policy>>, options: Wo
   const byName = new Map<string, Replica>();
   const find = (name: string): Replica => byName.get(name) as Replica;
   const now = (replica: Replica): number => Math.max(1, ++time + replica.skew);
-  function add(name: string, policy: Policy): void {
+  function add(name: string, policy: Policy, joined = true): void {
     const database: Database = { fields: names, policy, records: new Map(), taken: new Map(), known: new Map(), eras: [], head: 0, knowing: knowNothing(name), gone: new Map(), aside: new Map(), reseeding: false };
-    const replica: Replica = { name, skew: 0, nullable, blocked: new Set(), server: `${++incarnations}`, database };
+    const replica: Replica = { name, joined, skew: 0, nullable, blocked: new Set(), server: `${++incarnations}`, database };
     replicas.push(replica);
     byName.set(name, replica);
   }
-  for (const [name, policy] of Object.entries(setup)) add(name, policy);
+  for (const [name, policy] of Object.entries(setup)) add(name, policy, false);
 
   /** What a record's writes come to that a database holds, folded or not. */
   function heldBy({ records, gone, aside }: Database, key: string): bigint {
@@ -149,11 +151,11 @@ export function createWorld(setup: Readonly<Record<string, Policy>>, options: Wo
     const [mine, theirs] = [tell(sender, now(sender)), tell(receiver, now(receiver))];
     const heard = [[receiver, hear(receiver, from, mine, rules)], [sender, hear(sender, to, theirs, rules)]] as const;
     if (heard.some(([, word]) => word === 'struck')) return [];
-    const behind = heard.flatMap(([replica, word]) => (typeof word === 'string' ? [] : [{ replica, floor: word }]));
-    for (const { replica, floor } of behind) collector.reseed(replica, floor, now(replica), `${++incarnations}`);
-    if (behind.length > 0) return prepare(from, to, limit);
+    for (const [replica, word] of heard) if (typeof word !== 'string') collector.reseed(replica, word, now(replica), `${++incarnations}`);
+    if (heard.some(([, word]) => word !== 'welcome')) return prepare(from, to, limit);
     for (const [replica] of heard) collector.endReseed(replica);
-    const generations = [mine.generation, theirs.generation] as const;
+    const generations = [database.knowing.generation, receiver.database.knowing.generation] as const;
+    const { rootChanges } = receiver.database.knowing;
     const taken = receiver.database.taken.get(from) ?? null;
     const { after } = resume(taken, database.eras, database.known.get(to) ?? null);
     if (taken?.incarnation === sender.server) database.known.set(to, taken);
@@ -165,12 +167,12 @@ export function createWorld(setup: Readonly<Record<string, Policy>>, options: Wo
       const part = feed.slice(i, i + limit);
       const end = { incarnation: sender.server, position: (part.at(-1) as (typeof part)[0])[1].position };
       const records = part.filter(([, record]) => record.state.length > 0 && !isWithheld(record, idOf(receiver))).map(([key, { state }]) => [key, state] as const);
-      batches.push({ sender: idOf(sender), receiver: idOf(receiver), start, end, records, generations });
+      batches.push({ sender: idOf(sender), receiver: idOf(receiver), start, end, records, generations, rootChanges });
       start = end;
     }
     if (feed.length === 0 && after > 0 && taken?.incarnation !== sender.server) {
       const end = { incarnation: sender.server, position: after };
-      batches.push({ sender: idOf(sender), receiver: idOf(receiver), start, end, records: [], generations });
+      batches.push({ sender: idOf(sender), receiver: idOf(receiver), start, end, records: [], generations, rootChanges });
     }
     return batches;
   }
@@ -179,7 +181,8 @@ export function createWorld(setup: Readonly<Record<string, Policy>>, options: Wo
     const receiver = find(nameOf(batch.receiver));
     begin(receiver);
     const peer = nameOf(batch.sender);
-    if (idOf(receiver) !== batch.receiver || receiver.database.knowing.generation !== batch.generations[1]) return null;
+    const { generation, rootChanges } = receiver.database.knowing;
+    if (idOf(receiver) !== batch.receiver || generation !== batch.generations[1] || rootChanges !== batch.rootChanges) return null;
     if (!sameCheckpoint(receiver.database.taken.get(peer) ?? null, batch.start)) return null;
     const records = takeOver(receiver, batch.sender, batch.records);
     receiver.database.taken.set(peer, { ...batch.end, taker: receiver.server });
