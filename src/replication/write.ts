@@ -14,6 +14,7 @@ import {
   type ResolutionMark,
   type Stamp,
   type Strategy,
+  type Vector,
   type Version,
 } from './version.ts';
 
@@ -80,8 +81,8 @@ export function writeLocally(
 /**
  * A state after local writes to a row that does not show it. They have not seen it and become a side of their own, over what the row held.
  *
- * Where there was no row, whoever made one anew had not seen what this replica itself had written before, which an entry of its own would cover all the same: the writes are made under an incarnation of
- * their own. It is named by a stamp beyond all of the state, and not by the clock, which may show the same time again.
+ * Where the row did not show all that this replica itself had written before (there was none, or it was made anew beside the state), an entry of its own would cover that all the same: the writes are
+ * made under an incarnation of their own. It is named by a stamp beyond all of the state, and not by the clock, which may show the same time again.
  *
  * @param held - The version in the row; null where there was none.
  * @param row - The values after the last write, as for `writeLocally`.
@@ -90,10 +91,7 @@ export function writeBeside(state: State, held: Version | null, writes: readonly
   const [first, ...rest] = writes;
   if (first === undefined) return state;
   const opening = { ...first, clock: Math.max(first.clock, largestStamp(state) + 1, held === null ? forgotten + 1 : 0) };
-  const isKnown = (replica: ReplicaId): boolean => state.some(({ vector }) => Object.hasOwn(vector, replica));
-  const own = [opening, ...rest].map((write) =>
-    held === null && isKnown(write.replica) ? { ...write, replica: `${write.replica}x${opening.clock.toString(36)}` } : write,
-  );
+  const own = [opening, ...rest].map((write) => ({ ...write, replica: ownId(write.replica, held?.vector ?? {}, state, opening.clock) }));
   return merge(state, writeLocally(held === null ? [] : [held], { fields: row, version: held }, 'manual', own, row, held === null ? forgotten : 0));
 }
 
@@ -163,16 +161,15 @@ export function writeUnseen(state: State, shown: View, policy: Policy, values: F
   const base = basis(state, shown, policy);
   const stamp = nextStamp(now, largestStamp([...state, ...base]));
   const vector: Record<ReplicaId, Stamp> = { ...join(base.map((version) => version.vector)) };
-  let self = replica;
   for (const name of Object.keys(values)) {
     for (const side of livingSides(base)) {
       const [writer, written] = stampOf(side, name);
       if (written === 0 || (vector[writer] ?? 0) < written) continue;
       if (written > 1) vector[writer] = written - 1;
       else delete vector[writer];
-      if (writer === replica) self = `${replica}x${stamp.toString(36)}`;
     }
   }
+  const self = ownId(replica, vector, [...state, ...base], stamp);
   const under = base.length === 1 ? base[0] : asVersion(base, shown);
   const fields = { ...shown.fields, ...values };
   const stamps: Record<string, FieldStamp> = {};
@@ -181,6 +178,12 @@ export function writeUnseen(state: State, shown: View, policy: Policy, values: F
     stamps[name] = known[1] > 0 ? known : [self, stamp];
   }
   return { vector: { ...vector, [self]: stamp }, fields, stamps: compactAll(stamps, fields) };
+}
+
+/** Under which id a replica writes: one of its own where `seen` lacks something that it has written to these sides. */
+function ownId(replica: ReplicaId, seen: Vector, sides: State, stamp: Stamp): ReplicaId {
+  const unseen = sides.some(({ vector }) => (vector[replica] ?? 0) > (seen[replica] ?? 0));
+  return unseen ? `${replica}x${stamp.toString(36)}` : replica;
 }
 
 /** What a local write extends. */

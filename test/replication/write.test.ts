@@ -180,6 +180,12 @@ describe('a write to a row that does not show its state', () => {
     expect(state).toContain(shown);
   });
 
+  it('that was made anew so goes on without having seen it', () => {
+    const [made] = writeBeside([a], null, [insert], { f: 'new', g: 'new' }).filter((each) => each !== a) as [Version];
+    const state = writeBeside([a, made], made, [update(['f'])], { f: 'newer', g: 'new' });
+    expect(state.map(({ fields }) => fields?.['f']).toSorted()).toEqual(['a', 'newer']);
+  });
+
   it('that is made anew again at the same time by the clock is another: the clock was set back', () => {
     const rows = ['one', 'two', 'three'];
     const state = rows.reduce<State>((before, f) => writeBeside(before, null, [insert], { f, g: f }), [shown]);
