@@ -39,10 +39,10 @@ function fewerSteps(best: () => Plan, attempt: (plan: Plan) => boolean): void {
 
 function* setups(plan: Plan): Generator<Plan> {
   for (let count = 2; count < plan.policies.length; count++) yield { ...plan, policies: plan.policies.slice(0, count) };
-  yield { ...plan, fields: plan.fields.slice(0, 1) };
+  if (plan.fields.length > 1) yield { ...plan, fields: plan.fields.slice(0, 1) };
   for (const unique of [[], plan.unique.slice(0, 1)]) if (unique.length < plan.unique.length) yield { ...plan, unique };
-  yield { ...plan, topology: 'chain' };
-  yield { ...plan, policies: plan.policies.map(() => 'manual') };
+  if (plan.topology !== 'chain') yield { ...plan, topology: 'chain' };
+  if (plan.policies.some((policy) => policy !== 'manual')) yield { ...plan, policies: plan.policies.map(() => 'manual') };
 }
 
 function* plainerSteps(step: Step): Generator<Step> {

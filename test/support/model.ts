@@ -3,12 +3,13 @@
  *
  * Every version travels as the object it was made as, so that the oracle knows it again.
  */
+import { largestStamp, nextStamp } from '../../src/replication/clock.ts';
 import type { Era, Held, Taken } from '../../src/replication/exchange.ts';
 import { sameState, standing, type State } from '../../src/replication/merge.ts';
 import { show, type Policy, type View } from '../../src/replication/policy.ts';
 import { unconfirmedBy } from '../../src/replication/reseed.ts';
 import type { Masked } from '../../src/replication/unique.ts';
-import { sameFields, valueOf, type Fields, type ReplicaId, type Vector, type Version } from '../../src/replication/version.ts';
+import { lastWrite, sameFields, valueOf, type Fields, type ReplicaId, type Vector, type Version } from '../../src/replication/version.ts';
 import { asVersion, type LocalWrite } from '../../src/replication/write.ts';
 import type { Arbiter } from './arbiter.ts';
 import type { Knowing } from './collection.ts';
@@ -127,12 +128,21 @@ export function createModel(oracle: Oracle, { receive, unmasked, writeBeside, wr
     const written = next.find((version) => !state.includes(version));
     if (written === undefined) throw new Error(`an acknowledged write to ${key} on ${replica.name} left no version`);
     const past = log.reduce((all, { bit }) => all | bit, record.seen);
+    stampEach(key, log, largestStamp(shown.version === null ? state : [...state, shown.version]), written);
     oracle.add(key, written, past);
     if (!whole) oracle.edited(key, written, waiting ? held && [held] : sidesBehind(replica.database.policy, state, shown), changed);
     // What the row shows until it is shown anew is the write itself.
     const left = masked && Object.fromEntries(Object.entries(masked).filter(([, field]) => !whole && !changed.has(field)));
     const settled = { ...record, waiting: false, log: [], masked: left, seen: past, shown: written.vector };
     store(replica, key, { ...settled, held: written }, next, null, viewOf(replica, settled, next));
+  }
+
+  /** Writes that are folded together have stamps of their own: after a restore some of them may be folded alone. */
+  function stampEach(key: string, log: StoredRecord['log'], before: number, { vector }: Version): void {
+    let last = before;
+    const stamps = log.map(({ clock }) => (last = nextStamp(clock, last)));
+    if (last !== lastWrite(vector)[1]) return;
+    for (const [i, { bit, replica }] of log.entries()) if (Object.hasOwn(vector, replica)) oracle.stamped(key, bit, [replica, stamps[i] as number]);
   }
 
   function fold(replica: Replica, key: string): StoredRecord {

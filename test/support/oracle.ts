@@ -3,7 +3,7 @@
  *
  * Each acknowledged write to a record is a bit; a version's past is the set of writes that it makes or that its writer had seen.
  */
-import { lastWrite, vectorText, type Fields, type Vector, type Version } from '../../src/replication/version.ts';
+import { lastWrite, vectorText, type Fields, type FieldStamp, type Vector, type Version } from '../../src/replication/version.ts';
 
 /** A version that goes on from others. */
 export interface Edit {
@@ -25,7 +25,9 @@ export interface Oracle {
   /** Every version ever made, by record. */
   readonly pool: ReadonlyMap<string, readonly Version[]>;
   readonly add: (key: string, version: Version, past: bigint) => void;
-  /** Of a past, what lies within a vector: the writes whose versions have their own stamp in it. */
+  /** Under which stamp a write was made. */
+  readonly stamped: (key: string, bit: bigint, stamp: FieldStamp) => void;
+  /** Of a past, the writes whose stamps lie within a vector. */
   readonly within: (key: string, past: bigint, vector: Vector) => bigint;
   /** That a version is one of local updates which changed these fields and were made over what these sides show. */
   readonly edited: (key: string, version: Version, over: readonly Version[] | null, changed: ReadonlySet<string>) => void;
@@ -47,8 +49,12 @@ export function createOracle(): Oracle {
   const counts = new Map<string, bigint>();
   const acknowledged = new Map<string, bigint>();
   const made = new WeakMap<Version, number>();
-  const own = new WeakMap<Version, bigint>();
+  const stamps = new Map<string, Map<bigint, FieldStamp>>();
   const written = new Map<string, bigint>();
+  const stamped = (key: string, bit: bigint, stamp: FieldStamp): void => {
+    const known = stamps.get(key) ?? new Map<bigint, FieldStamp>();
+    if (!known.has(bit)) stamps.set(key, known.set(bit, stamp));
+  };
   const edits: Edit[] = [];
   const given = new Set<string>();
   const collectedAt = new Map<string, number>();
@@ -72,18 +78,17 @@ export function createOracle(): Oracle {
     pool,
     add: (key, version, seen) => {
       pasts.set(version, seen);
-      own.set(version, seen & ~(written.get(key) ?? 0n));
+      const own = seen & ~(written.get(key) ?? 0n);
+      for (let bit = 1n; bit <= own; bit <<= 1n) if ((own & bit) !== 0n) stamped(key, bit, lastWrite(version.vector));
       written.set(key, seen | (written.get(key) ?? 0n));
       made.set(version, ++clock);
       const others = pool.get(key);
       if (others) others.push(version);
       else pool.set(key, [version]);
     },
+    stamped,
     within: (key, all, vector) =>
-      (pool.get(key) ?? []).reduce((found, version) => {
-        const [replica, stamp] = lastWrite(version.vector);
-        return (vector[replica] ?? 0) >= stamp ? found | (all & (own.get(version) ?? 0n)) : found;
-      }, 0n),
+      [...(stamps.get(key) ?? [])].reduce((found, [bit, [replica, stamp]]) => ((vector[replica] ?? 0) >= stamp ? found | (all & bit) : found), 0n),
     edited: (key, version, over, changed) => void (over && edits.push({ key, version, over, changed })),
     edits,
     gave: (key, fields) => Object.entries(fields).forEach(([name, value]) => given.add(JSON.stringify([key, name, value]))),
