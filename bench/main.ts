@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
-import { describeMachine } from './lib/machine.ts';
+import { describeMachine, loadNow } from './lib/machine.ts';
 import type { Bench, Measure, Sample } from './lib/measure.ts';
 import { chart, summarise, table, type Result, type Run } from './lib/report.ts';
 import { openSite } from './lib/site.ts';
@@ -69,12 +69,13 @@ async function main(): Promise<void> {
     };
     const results: Result[] = [];
     for (const measure of measures) {
+      const load = loadNow();
       const samples: Sample[] = [];
       for (let round = 1; round <= repeats; round++) {
         say(`${measure.title} (${round} of ${repeats})`);
         samples.push(...(await measure.run(bench)));
       }
-      results.push(summarise(measure, samples));
+      results.push(summarise(measure, samples, load));
     }
     const run: Run = { id: startedAt.replace(/\D/g, '').slice(2, 14), startedAt, machine, repeats, results };
     process.stdout.write(json ? `${JSON.stringify(run, null, 2)}\n` : `${table(run)}\n`);

@@ -22,8 +22,13 @@ export function describeMachine(root: string): Machine {
     system: `${platform()} ${release()}`,
     node: process.version,
     commit: commitOf(root),
-    load: Math.round((loadavg()[0] ?? 0) * 100) / 100,
+    load: loadNow(),
   };
+}
+
+/** Processes that wanted to run, over the last minute. */
+export function loadNow(): number {
+  return Math.round((loadavg()[0] ?? 0) * 100) / 100;
 }
 
 function commitOf(root: string): string {

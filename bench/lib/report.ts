@@ -14,6 +14,8 @@ export interface Run {
 export interface Result {
   readonly measure: string;
   readonly title: string;
+  /** Of the machine as the measure began, what was measured before included. */
+  readonly load: number;
   readonly figures: readonly Figure[];
 }
 
@@ -30,7 +32,7 @@ export interface Figure {
   readonly ratios: Readonly<Record<string, number>>;
 }
 
-export function summarise({ name, title, labels }: Measure, samples: readonly Sample[]): Result {
+export function summarise({ name, title, labels }: Measure, samples: readonly Sample[], load: number): Result {
   const figures = Object.entries(labels).flatMap(([label, { unit, better, baseline = [] }]) => {
     const bySubject = grouped(samples.filter((sample) => sample.label === label), ({ subject }) => subject);
     const medians = new Map([...bySubject].map(([subject, own]) => [subject, median(own.map(({ value }) => value))]));
@@ -42,7 +44,7 @@ export function summarise({ name, title, labels }: Measure, samples: readonly Sa
       return { label, unit, better, subject, median: middle, lowest: Math.min(...values), highest: Math.max(...values), ratios };
     });
   });
-  return { measure: name, title, figures };
+  return { measure: name, title, load, figures };
 }
 
 function grouped<T>(items: readonly T[], keyOf: (item: T) => string): Map<string, T[]> {
@@ -68,7 +70,7 @@ export function table({ id, startedAt, machine, repeats, results }: Run): string
     `Run ${id}, ${startedAt}: ${machine.processor}, ${machine.cores} cores, ${machine.memoryGiB} GiB, ${machine.system}, Node ${machine.node}, PostgreSQL 18, commit ${machine.commit}.`,
     `Medians of ${repeats}; in brackets the lowest and the highest. Load before it began: ${machine.load}. fsync on for everybody.`,
   ];
-  const parts = results.map(({ title, figures }) => {
+  const parts = results.map(({ title, load, figures }) => {
     const rows = figures.map((figure) => [
       figure.label,
       figure.subject,
@@ -78,7 +80,7 @@ export function table({ id, startedAt, machine, repeats, results }: Run): string
     ]);
     const widths = [0, 1, 2, 3, 4].map((column) => Math.max(...rows.map((row) => (row[column] as string).length)));
     const lines = rows.map((row) => `  ${row.map((cell, column) => (column < 2 ? cell.padEnd(widths[column] as number) : cell.padStart(widths[column] as number))).join('  ')}`.trimEnd());
-    return [title, ...lines].join('\n');
+    return [`${title} (load ${load})`, ...lines].join('\n');
   });
   return [head.join('\n'), ...parts].join('\n\n');
 }

@@ -11,6 +11,8 @@ import { withSession } from '../../src/storage/database.ts';
 const MERCURIUS = 'Mercurius with jit';
 const SUBSCRIBERS = 1000;
 const CONFLICTS = 20;
+/** Conflicts before those, until everything is compiled. */
+const FIRST_CONFLICTS = 3;
 const DELIVERIES = 'conflicts received, all subscribers together';
 const MEDIAN = 'detected to received: median';
 const P99 = 'detected to received: p99';
@@ -24,7 +26,7 @@ export const subscribers: Measure = {
 
 async function ours(bench: Bench): Promise<Sample[]> {
   return withPair(bench, {}, async ({ a, b }) => {
-    await fill(a.databaseUrl, 1, CONFLICTS + 2);
+    await fill(a.databaseUrl, 1, FIRST_CONFLICTS + CONFLICTS + 2);
     await timedSync(a, b);
     const clash = async (number: number): Promise<void> => {
       for (const { name, databaseUrl } of [a, b]) await withSession(databaseUrl, (client) => client.query('UPDATE users SET telephone = $1 WHERE id = $2', [`+${name} ${number}`, number * 10 + 1]));
@@ -69,11 +71,11 @@ async function theirs(bench: Bench): Promise<Sample[]> {
 /** @param already - Conflicts that everybody has got before. */
 async function measured(subject: string, followers: Subscribers, already: number, detect: (number: number) => Promise<void>): Promise<Sample[]> {
   let delays: readonly number[] = [];
-  for (let number = 1; number <= CONFLICTS; number++) {
+  for (let number = 1; number <= FIRST_CONFLICTS + CONFLICTS; number++) {
     await detect(number);
     delays = await followers.all(already + number);
   }
-  const own = delays.slice(already * SUBSCRIBERS);
+  const own = delays.slice((already + FIRST_CONFLICTS) * SUBSCRIBERS);
   return [
     { label: DELIVERIES, subject, value: own.length },
     { label: MEDIAN, subject, value: quantile(own, 0.5) },

@@ -28,28 +28,29 @@ function runOf(): Run {
     startedAt: '2026-01-01T00:00:00.000Z',
     machine: { processor: 'x', cores: 2, memoryGiB: 4, system: 'linux', node: 'v20', commit: 'abc', load: 0.5 },
     repeats: 3,
-    results: [summarise(measure, samples)],
+    results: [summarise(measure, samples, 1.5)],
   };
 }
 
 describe('a report', () => {
   test('has the median of each subject, and how many times as good it is as each other that was measured', () => {
-    const [rate] = summarise(measure, samples).figures;
+    const [rate] = summarise(measure, samples, 1.5).figures;
     expect(rate).toMatchObject({ subject: 'Replique', median: 200, lowest: 100, highest: 900, ratios: { Other: 2, Third: 0.5 } });
   });
 
   test('counts less as better where it is', () => {
-    const delay = summarise(measure, samples).figures.find(({ label, subject }) => label === 'delay' && subject === 'Replique');
+    const delay = summarise(measure, samples, 1.5).figures.find(({ label, subject }) => label === 'delay' && subject === 'Replique');
     expect(delay?.ratios).toEqual({ Other: 2 });
   });
 
   test('has no ratio for those that others are compared with', () => {
-    const others = summarise(measure, samples).figures.filter(({ subject }) => subject !== 'Replique');
+    const others = summarise(measure, samples, 1.5).figures.filter(({ subject }) => subject !== 'Replique');
     expect(others.map(({ ratios }) => ratios)).toEqual([{}, {}, {}]);
   });
 
-  test('says whom a ratio is to where there are several', () => {
+  test('says how busy the machine was, and whom a ratio is to where there are several', () => {
     const text = table(runOf());
+    expect(text).toContain('Reads (load 1.5)');
     expect(text).toContain('2.00 × Other, 0.50 × Third');
     expect(text).toMatch(/delay\s+Replique\s+5 ms\s+2\.00 ×$/m);
   });
