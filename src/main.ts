@@ -27,6 +27,7 @@ import { createRetention } from './services/retention.ts';
 import { createRoster } from './services/roster.ts';
 import { createStatus } from './services/status.ts';
 import { createSync } from './services/sync.ts';
+import { createUserRows } from './services/user-rows.ts';
 import { createUsers } from './services/users.ts';
 import { forgetSeen, nameAddresses } from './storage/addresses.ts';
 import { applyConstraints } from './storage/constraints.ts';
@@ -55,8 +56,9 @@ export interface StartOptions {
 }
 
 const MIGRATIONS = fileURLToPath(new URL('../prisma/migrations', import.meta.url));
-/** Connections for the models (through Prisma) and for replication; PostgreSQL allows 100 in all unless told otherwise. */
+/** Connections for the models, straight and through Prisma, and for replication; PostgreSQL allows 100 in all unless told otherwise. */
 const MODEL_CONNECTIONS = 10;
+const PRISMA_CONNECTIONS = 5;
 const REPLICATION_CONNECTIONS = 8;
 /**
  * Apart from the others, which may all be waiting for a row: a write that holds the row, and looks its version up before it goes on, must not wait for them in turn.
@@ -99,11 +101,13 @@ async function build(config: ReplicaConfig, { log, onProgress, schema }: StartOp
   closers.push(db.close);
   const lookups = openDatabase(url, { size: LOOKUP_CONNECTIONS, onError: onIdleError });
   closers.push(lookups.close);
+  const models = openDatabase(url, { size: MODEL_CONNECTIONS, onError: onIdleError });
+  closers.push(models.close);
   const { applied } = await withSession(sessionUrl, (client) => migrate(client, schema?.migrations ?? MIGRATIONS));
   if (applied.length > 0) onProgress(`migrated: ${applied.join(', ')}`);
 
   const prisma = new PrismaClient({
-    adapter: new PrismaPg({ connectionString: url, max: MODEL_CONNECTIONS }, { onPoolError: onIdleError, onConnectionError: onIdleError }),
+    adapter: new PrismaPg({ connectionString: url, max: PRISMA_CONNECTIONS }, { onPoolError: onIdleError, onConnectionError: onIdleError }),
   });
   closers.push(() => prisma.$disconnect());
 
@@ -185,6 +189,7 @@ async function build(config: ReplicaConfig, { log, onProgress, schema }: StartOp
   });
   const users = createUsers({
     prisma,
+    rows: createUserRows(models),
     keeper,
     look: (keys) => records.look('User', keys),
   });

@@ -24,7 +24,7 @@ export const builder = new SchemaBuilder<{
     client: (context) => context.prisma,
     dmmf: getDatamodel(),
     exposeDescriptions: false,
-    // Mutations answer with the row that the service wrote, whole.
+    // Fields answer with the row that the service read or wrote, whole.
     onUnusedQuery: null,
   },
 });

@@ -8,7 +8,7 @@ import type { UserRow, VersionedUser } from '../services/users.ts';
 
 export interface Context {
   readonly services: Services;
-  /** For reads only; writes go through the services. */
+  /** For what Pothos reads by itself; writes go through the services. */
   readonly prisma: PrismaClient;
   readonly loaders: Loaders;
   /** The header of the request; null where it has none, and over a WebSocket. */

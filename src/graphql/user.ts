@@ -1,5 +1,5 @@
 /**
- * Users: read straight from their table, written through the service.
+ * Users: read and written through the service, whole rows at a time.
  *
  * Where a version is asked for, the user is looked at once more, and all of the answer comes from that look: a version read after the values may have seen a write that they do not show, and
  * whoever gives it back as `expectedVersion` would overwrite that write unread.
@@ -75,13 +75,8 @@ builder.queryFields((t) => ({
     type: ['User'],
     description: 'In order of id; `after` is the id of the last user of the page before. `first` is 1 to 1000.',
     args: { first: t.arg.int({ defaultValue: DEFAULT_PAGE }), after: t.arg.id() },
-    resolve: async (query, _root, { first, after }, context, info) => {
-      const users = await context.prisma.user.findMany({
-        ...query,
-        where: after == null ? {} : { id: { gt: parse(userId, after, 'after') } },
-        orderBy: { id: 'asc' },
-        take: parseFirst(first),
-      });
+    resolve: async (_query, _root, { first, after }, context, info) => {
+      const users = await context.services.users.list({ after: after == null ? undefined : parse(userId, after, 'after'), first: parseFirst(first) });
       return Promise.all(users.map((user) => shown(user, context, info)));
     },
   }),
@@ -90,8 +85,7 @@ builder.queryFields((t) => ({
     nullable: true,
     description: 'Null where there is none; likewise `conflict`.',
     args: { id: t.arg.id({ required: true }) },
-    resolve: async (query, _root, { id }, context, info) =>
-      shown(await context.prisma.user.findUnique({ ...query, where: { id: parse(userId, id, 'id') } }), context, info),
+    resolve: async (_query, _root, { id }, context, info) => shown(await context.services.users.get(id), context, info),
   }),
 }));
 

@@ -2,19 +2,14 @@
 import { z } from 'zod';
 
 import { Prisma, type PrismaClient } from '../generated/prisma/client.ts';
+import { sqlState } from '../storage/database.ts';
 import { ServiceError } from './errors.ts';
 import { createUserInput, pageSize, parse, updateUserInput, userId } from './input.ts';
 import type { Keeper } from './keeper.ts';
 import type { RecordLook, RecordVersion, VersionVector } from './records.ts';
+import type { UserRow, UserRows } from './user-rows.ts';
 
-/** A user as the table holds it. */
-export interface UserRow {
-  readonly id: number;
-  readonly nom: string;
-  readonly email: string;
-  readonly telephone: string | null;
-  readonly createdAt: Date;
-}
+export type { UserRow } from './user-rows.ts';
 
 /** A user whose values and version are of one look: nobody who gives the version back can have missed a write that it has seen. */
 export interface VersionedUser extends UserRow {
@@ -37,7 +32,9 @@ export interface Users {
 }
 
 export interface UsersOptions {
+  /** For what takes several statements. */
   readonly prisma: PrismaClient;
+  readonly rows: UserRows;
   readonly keeper: Keeper;
   /** What is committed of users, one answer a key. */
   readonly look: (keys: readonly string[]) => Promise<RecordLook[]>;
@@ -46,9 +43,12 @@ export interface UsersOptions {
 /** A batch of a peer's may hold the row for seconds; Prisma's own 2 s and 5 s would fail what any other write waits for. */
 const PATIENCE = { maxWait: 60_000, timeout: 60_000 };
 
+/** The SQLSTATE of a value that an index refuses. */
+const UNIQUE_VIOLATION = '23505';
+
 const versionVector = z.record(z.string().max(32), z.string().regex(/^\d{1,16}$/));
 
-export function createUsers({ prisma, keeper, look }: UsersOptions): Users {
+export function createUsers({ prisma, rows, keeper, look }: UsersOptions): Users {
   async function written<T>(write: () => Promise<T>): Promise<T> {
     try {
       const result = await write();
@@ -72,12 +72,11 @@ export function createUsers({ prisma, keeper, look }: UsersOptions): Users {
   return {
     list({ first, after }) {
       const take = first === undefined || first === null ? 100 : parse(pageSize, first, 'first');
-      const id = after === undefined || after === null ? 0 : parse(userId, after, 'after');
-      return prisma.user.findMany({ where: { id: { gt: id } }, orderBy: { id: 'asc' }, take });
+      return rows.page(after === undefined || after === null ? null : parse(userId, after, 'after'), take);
     },
 
     async get(id) {
-      return prisma.user.findUnique({ where: { id: parse(userId, id, 'id') } });
+      return rows.get(parse(userId, id, 'id'));
     },
 
     async versioned(users) {
@@ -90,14 +89,18 @@ export function createUsers({ prisma, keeper, look }: UsersOptions): Users {
 
     async create(input) {
       const data = parse(createUserInput, input, 'user');
-      return written(() => prisma.user.create({ data: { ...data, telephone: data.telephone ?? null } }));
+      return written(() => rows.insert({ ...data, telephone: data.telephone ?? null, createdAt: new Date() }));
     },
 
     async update(id, input, expectedVersion) {
       const key = parse(userId, id, 'id');
       const data = defined(parse(updateUserInput, input, 'user'));
       if (expectedVersion === undefined || expectedVersion === null) {
-        return written(() => prisma.user.update({ where: { id: key }, data }).catch(missing(key)));
+        return written(async () => {
+          const user = await rows.update(key, data);
+          if (user === null) throw notFound(key);
+          return user;
+        });
       }
       const expected = parse(versionVector, expectedVersion, 'expectedVersion');
       return written(() =>
@@ -126,24 +129,13 @@ function toRow(values: Readonly<Record<string, unknown>>): UserRow {
   return { id, nom, email, telephone, createdAt: new Date(createdAt) };
 }
 
-/** What Prisma says of a row that is not there. */
-function missing(id: number): (error: unknown) => never {
-  return (error) => {
-    throw isKnown(error, 'P2025') ? notFound(id) : error;
-  };
-}
-
 function notFound(id: number): ServiceError {
   return new ServiceError('NOT_FOUND', `there is no user ${id}.`);
 }
 
 function asServiceError(error: unknown): unknown {
-  if (!isKnown(error, 'P2002')) return error;
+  if (sqlState(error) !== UNIQUE_VIOLATION && !(error instanceof Prisma.PrismaClientKnownRequestError && error.code === 'P2002')) return error;
   return new ServiceError('UNIQUE_VIOLATION', 'another user has this email. Give another one.', [{ field: 'email', message: 'is taken' }]);
-}
-
-function isKnown(error: unknown, code: string): error is Prisma.PrismaClientKnownRequestError {
-  return error instanceof Prisma.PrismaClientKnownRequestError && error.code === code;
 }
 
 function defined<T extends object>(input: T): { [K in keyof T]: Exclude<T[K], undefined> } {

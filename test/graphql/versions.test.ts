@@ -6,6 +6,7 @@ import { PrismaClient } from '../../src/generated/prisma/client.ts';
 import { replicatedModels } from '../../src/models.ts';
 import type { Keeper } from '../../src/services/keeper.ts';
 import { createRecords } from '../../src/services/records.ts';
+import { createUserRows, type UserRows } from '../../src/services/user-rows.ts';
 import { createUsers, type Users } from '../../src/services/users.ts';
 import { openDatabase, type Database } from '../../src/storage/database.ts';
 import { openReplica } from '../../src/storage/replica.ts';
@@ -27,17 +28,13 @@ beforeAll(async () => {
   database = await createTestDatabase();
   db = openDatabase(database.url, { size: 3, onError: () => {} });
   plain = new PrismaClient({ adapter: new PrismaPg({ connectionString: database.url }) });
-  const interrupted = plain.$extends({
-    query: {
-      user: {
-        async $allOperations({ args, query }) {
-          const answer: unknown = await query(args);
-          await meanwhile();
-          return answer as never;
-        },
-      },
-    },
-  }) as unknown as PrismaClient;
+  const interrupted = <A extends unknown[], T>(work: (...args: A) => Promise<T>) => async (...args: A): Promise<T> => {
+    const answer = await work(...args);
+    await meanwhile();
+    return answer;
+  };
+  const rows = createUserRows(db);
+  const { page, get, insert, update } = rows;
   const replica = await openReplica(db, { name: 'a', slot: 1, stride: 10, policy: 'manual', models: replicatedModels(plain), report: () => {} });
   const keeper: Keeper = { wake: () => {}, settle: async () => {}, close: async () => {} };
   const records = createRecords(replica, keeper);
@@ -45,9 +42,10 @@ beforeAll(async () => {
     looks++;
     return records.look(...which);
   };
-  const over = (prisma: PrismaClient): Users => createUsers({ prisma, keeper, look: (keys) => look('User', keys) });
-  users = over(plain);
-  edges = await startEdges({}, { prisma: interrupted, services: { ...createFake().services, records, users: over(interrupted) } });
+  const over = (through: UserRows): Users => createUsers({ prisma: plain, rows: through, keeper, look: (keys) => look('User', keys) });
+  users = over(rows);
+  const between = over({ page: interrupted(page), get: interrupted(get), insert: interrupted(insert), update: interrupted(update) });
+  edges = await startEdges({}, { services: { ...createFake().services, records, users: between } });
 });
 afterAll(async () => {
   await edges.close();
