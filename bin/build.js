@@ -30,6 +30,8 @@ export async function buildSources() {
     format: 'esm',
     platform: 'node',
     target: 'node20.19',
+    // A package's modules rather than its CommonJS: what is taken from those goes through a getter at each use.
+    mainFields: ['module', 'main'],
     // The demo says so itself where its operations are not generated.
     external: hasOperations ? NOT_BUNDLED : [...NOT_BUNDLED, '../generated/graphql/*'],
     // GraphQL's executor looks for a second copy of itself at every value unless it is told that this is no time for that.

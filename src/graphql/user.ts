@@ -15,8 +15,7 @@ import type { Context } from './context.ts';
 import { DEFAULT_PAGE, parseFirst } from './page.ts';
 import { asksFor } from './selection.ts';
 
-builder.prismaObject('User', {
-  select: { id: true },
+const userType = builder.prismaObject('User', {
   fields: (t) => ({
     id: t.exposeID('id'),
     nom: t.exposeString('nom'),
@@ -25,7 +24,6 @@ builder.prismaObject('User', {
     createdAt: t.expose('createdAt', { type: 'DateTime' }),
     updatedAt: t.field({
       type: 'DateTime',
-      select: { createdAt: true },
       resolve: (user) => knownOf(user)?.updatedAt ?? user.createdAt,
     }),
     version: t.field({
@@ -71,32 +69,32 @@ const updateUserInput = builder.inputType('UpdateUserInput', {
 });
 
 builder.queryFields((t) => ({
-  users: t.prismaField({
-    type: ['User'],
+  users: t.field({
+    type: [userType],
     description: 'In order of id; `after` is the id of the last user of the page before. `first` is 1 to 1000.',
     args: { first: t.arg.int({ defaultValue: DEFAULT_PAGE }), after: t.arg.id() },
-    resolve: async (_query, _root, { first, after }, context, info) => {
+    resolve: async (_root, { first, after }, context, info) => {
       const users = await context.services.users.list({ after: after == null ? undefined : parse(userId, after, 'after'), first: parseFirst(first) });
-      return Promise.all(users.map((user) => shown(user, context, info)));
+      return asksFor(info, VERSION_FIELDS) ? Promise.all(users.map((user) => context.loaders.versioned.load(user))) : users;
     },
   }),
-  user: t.prismaField({
-    type: 'User',
+  user: t.field({
+    type: userType,
     nullable: true,
     description: 'Null where there is none; likewise `conflict`.',
     args: { id: t.arg.id({ required: true }) },
-    resolve: async (_query, _root, { id }, context, info) => shown(await context.services.users.get(id), context, info),
+    resolve: async (_root, { id }, context, info) => shown(await context.services.users.get(id), context, info),
   }),
 }));
 
 builder.mutationFields((t) => ({
-  createUser: t.prismaField({
-    type: 'User',
+  createUser: t.field({
+    type: userType,
     args: { input: t.arg({ type: createUserInput, required: true }) },
-    resolve: async (_query, _root, { input }, context, info) => shown(await context.services.users.create(input), context, info),
+    resolve: async (_root, { input }, context, info) => shown(await context.services.users.create(input), context, info),
   }),
-  updateUser: t.prismaField({
-    type: 'User',
+  updateUser: t.field({
+    type: userType,
     description:
       'With `expectedVersion`, fails with VERSION_MISMATCH when the record has moved on. An input without a field is BAD_USER_INPUT; one that changes nothing succeeds and makes no version.',
     args: {
@@ -104,13 +102,13 @@ builder.mutationFields((t) => ({
       input: t.arg({ type: updateUserInput, required: true }),
       expectedVersion: t.arg({ type: 'VersionVector' }),
     },
-    resolve: async (_query, _root, { id, input, expectedVersion }, context, info) =>
+    resolve: async (_root, { id, input, expectedVersion }, context, info) =>
       shown(await context.services.users.update(id, input, expectedVersion ?? undefined), context, info),
   }),
-  deleteUser: t.prismaField({
-    type: 'User',
+  deleteUser: t.field({
+    type: userType,
     description: 'Gives back the user as it was.',
     args: { id: t.arg.id({ required: true }) },
-    resolve: (_query, _root, { id }, { services }) => services.users.delete(id),
+    resolve: (_root, { id }, { services }) => services.users.delete(id),
   }),
 }));

@@ -10,7 +10,7 @@ import type { UserRow } from '../../src/services/users.ts';
 
 export interface Fake {
   readonly services: Services;
-  /** Reads users from the same map. */
+  /** Nothing is read through it. */
   readonly prisma: PrismaClient;
   readonly users: Map<number, UserRow>;
   readonly conflicts: Map<string, Conflict>;
@@ -120,10 +120,14 @@ export function createFake(): Fake {
     users: {
       async list({ first, after }) {
         check('list');
+        check('user');
         const from = after === undefined ? 0 : parse(userId, after, 'after');
         return [...users.values()].filter(({ id }) => id > from).slice(0, page(first));
       },
-      get: async (id) => users.get(parse(userId, id, 'id')) ?? null,
+      async get(id) {
+        check('user');
+        return users.get(parse(userId, id, 'id')) ?? null;
+      },
       async create(input) {
         check('user');
         const { nom, email, telephone } = parse(createUserInput, input, 'user');
@@ -261,7 +265,7 @@ export function createFake(): Fake {
 
   return {
     services,
-    prisma: prismaOver(users, () => check('user')),
+    prisma: {} as PrismaClient,
     users,
     conflicts,
     batches,
@@ -289,25 +293,4 @@ const compared = (peer: string): Comparison => ({
 
 function page(first: unknown): number {
   return parse(pageSize, first ?? 100, 'first');
-}
-
-interface Find {
-  readonly where?: { readonly id?: number | { readonly gt: number } };
-  readonly take?: number;
-}
-
-/** As much of Prisma as the schema reads through. */
-function prismaOver(users: Map<number, UserRow>, check: () => void): PrismaClient {
-  const user = {
-    async findMany({ where, take }: Find): Promise<UserRow[]> {
-      check();
-      const from = typeof where?.id === 'object' ? where.id.gt : 0;
-      return [...users.values()].filter(({ id }) => id > from).slice(0, take);
-    },
-    async findUnique({ where }: Find): Promise<UserRow | null> {
-      check();
-      return typeof where?.id === 'number' ? (users.get(where.id) ?? null) : null;
-    },
-  };
-  return { user } as unknown as PrismaClient;
 }
