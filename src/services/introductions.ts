@@ -65,7 +65,9 @@ export function createIntroductions(replica: Replica, events: IntroductionEvents
       const { db, name, id, policy } = replica;
       await refreshSchema(replica);
       const eras = await readEras(replica);
-      const [roster, { collection, history }, [time]] = await Promise.all([readRoster(db), tellKnowledge(replica), db.query('SELECT replication.clock()')]);
+      const [roster, { collection, history }] = await Promise.all([readRoster(db), tellKnowledge(replica)]);
+      // Read last: what comes before may wait for others.
+      const [time] = await db.query('SELECT replication.clock()');
       const { incarnation } = eras.at(-1) as (typeof eras)[number];
       return {
         protocol: PROTOCOL,
@@ -83,6 +85,8 @@ export function createIntroductions(replica: Replica, events: IntroductionEvents
     },
 
     async accept(expected, peer, delayMs) {
+      // Read before anything that may take long.
+      const [time] = await replica.db.query('SELECT replication.clock()');
       const roster = await readRoster(replica.db);
       const here: Party = { protocol: PROTOCOL, name: replica.name, id: replica.id, roster, models: modelsOf(replica) };
       const problem = (expected === null ? mismatch(peer, here) : (mismatch(here, peer) ?? misnamed(expected, peer))) ?? struckOut(expected === null, here, peer) ?? rosterClash(roster, peer.roster);
@@ -105,7 +109,6 @@ export function createIntroductions(replica: Replica, events: IntroductionEvents
       );
       const unlike = peer.unique === undefined ? null : uniqueMismatch(uniqueOf(replica), peer.unique);
       warnOnce(`unique ${peer.name}`, unlike !== null, `peer "${peer.name}" shows other rows than this replica where values collide: ${unlike}.`);
-      const [time] = await replica.db.query('SELECT replication.clock()');
       const skew = (peer.clock + delayMs * 1000 - Number(time?.[0])) / 1e6;
       events.skew(peer.name, skew);
       if (!(Math.abs((noted.get(peer.name) ?? Number.NaN) - skew) < SAME_CLOCK_SECONDS)) {

@@ -57,13 +57,21 @@ export async function feedEnd(replica: Replica): Promise<number> {
 
 /** The feed after a place, as far as one batch goes, without what the peer `peerId` (in its incarnation) holds already. */
 export async function readFeed(replica: Replica, after: number, peerId: string): Promise<Batch> {
-  const places = await replica.db.query(
-    // What is left of a model that is replicated no more is passed over.
-    'SELECT model, key, position, origin FROM replication.record WHERE position > $1 AND model = ANY ($3) ORDER BY position LIMIT $2',
-    [after, BATCH_RECORDS, [...replica.tables.keys()]],
-  );
-  if (places.length === 0) return { end: after, records: [], more: false };
-  const wanted = places.filter(([, , , origin]) => origin !== peerId);
+  let places: Awaited<ReturnType<typeof replica.db.query>>;
+  let wanted: typeof places;
+  let end = after;
+  do {
+    places = await replica.db.query(
+      // What is left of a model that is replicated no more is passed over.
+      `SELECT model, key, position, origin, CASE WHEN pg_column_size(versions) < 8 THEN versions::text = '[]' ELSE false END
+         FROM replication.record WHERE position > $1 AND model = ANY ($3) ORDER BY position LIMIT $2`,
+      [end, BATCH_RECORDS, [...replica.tables.keys()]],
+    );
+    // So are records without a state, which a replica has that begins anew.
+    wanted = places.filter(([, , , origin, empty]) => origin !== peerId && empty !== 't');
+    end = Number(places.at(-1)?.[2] ?? end);
+  } while (wanted.length === 0 && places.length === BATCH_RECORDS);
+  if (wanted.length === 0) return { end, records: [], more: false };
   const { count, records } = await replica.db.transaction((tx) =>
     readBounded(tx, replica, wanted.map(([model, key]) => [model as string, key as string]), peerId),
   );

@@ -162,6 +162,41 @@ describe('what is only reported', () => {
   });
 });
 
+describe('the skew of a clock', () => {
+  const HOUR_LATER = `CREATE OR REPLACE FUNCTION replication.clock() RETURNS bigint VOLATILE LANGUAGE sql AS 'SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint + 3600000000'`;
+
+  /** Does `work` where all that is known is locked meanwhile, until an hour has passed. */
+  async function waitingAnHour<T>({ replica: { db } }: Party, work: () => Promise<T>): Promise<T> {
+    const { done } = await db.transaction(async (tx) => {
+      await tx.query('SELECT FROM replication.collection FOR UPDATE');
+      const begun = work();
+      await tx.query(`DO $$ BEGIN FOR n IN 1..2000 LOOP
+        IF EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock') THEN RETURN; END IF;
+        PERFORM pg_sleep(0.005), pg_stat_clear_snapshot();
+      END LOOP; RAISE 'nobody waits for a lock'; END $$`);
+      await tx.query(HOUR_LATER);
+      return { done: begun };
+    });
+    return done;
+  }
+
+  it('does not count how long it takes to hear a peer', async () => {
+    const [a, b] = [await party('a', { slot: 1 }), await party('b', { slot: 2 })];
+    await meet(a, b);
+    const own = await b.introductions.own();
+    await waitingAnHour(a, () => a.introductions.accept('b', own, 0));
+    expect(Math.abs(a.skews.at(-1) ?? Number.NaN)).toBeLessThan(60);
+  });
+
+  it('nor how long it takes to tell it', async () => {
+    const [a, b] = [await party('a', { slot: 1 }), await party('b', { slot: 2 })];
+    await meet(a, b);
+    const told = await waitingAnHour(b, () => b.introductions.own());
+    await a.introductions.accept('b', { ...told, clock: told.clock - 3_600_000_000 }, 0);
+    expect(Math.abs(a.skews.at(-1) ?? Number.NaN)).toBeLessThan(60);
+  });
+});
+
 describe('at the API', () => {
   let fleet: Fleet | undefined;
   afterEach(() => fleet?.close());

@@ -14,6 +14,7 @@ import { model, THINGS, THINGS_WITH_DEFAULT, type Schema } from '../support/sche
 
 let replicas: Replicas;
 let handshakes = 0;
+let batches = 0;
 afterEach(() => replicas.close());
 
 /** f2 as a number. */
@@ -25,6 +26,7 @@ function linkToB(asked: (request: OutgoingChanges) => OutgoingChanges = (request
   const { replica, settle } = replicas.at('a');
   const b = (): PeerClient => clientTo(replicas.at('b'), []);
   handshakes = 0;
+  batches = 0;
   const client: PeerClient = {
     name: 'b',
     url: 'memory:b',
@@ -32,7 +34,10 @@ function linkToB(asked: (request: OutgoingChanges) => OutgoingChanges = (request
       handshakes++;
       return b().handshake(request);
     },
-    changes: (request) => b().changes(asked(request)),
+    changes: (request) => {
+      batches++;
+      return b().changes(asked(request));
+    },
     digest: (request) => b().digest(request),
     inspect: (request) => b().inspect(request),
     resend: (request) => b().resend(request),
@@ -105,4 +110,13 @@ describe('a link that has shaken hands', () => {
       await db.close();
     }
   });
+});
+
+it('passes over what the peer has, however long that is, and sends nothing for it', async () => {
+  replicas = await openReplicas('ab');
+  await replicas.at('b').sql(`INSERT INTO things (id) SELECT n::text FROM generate_series(1, 10001) n`);
+  await replicas.sync('b', 'a');
+  await write('z');
+  expect(await linkToB().push(false, false)).toMatchObject({ sent: 1, applied: 1 });
+  expect(batches).toBe(1);
 });
