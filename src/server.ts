@@ -152,7 +152,7 @@ export function createServer(options: ServerOptions): Server {
       }, closeGraceMs);
       await Promise.all([closed, sockets]);
       // What is done for a caller that has gone still needs the database, which is closed next.
-      if (underWay.size > 0 && !cut.signal.aborted) await Promise.race([Promise.all(underWay), once(cut.signal, 'abort')]);
+      if (!cut.signal.aborted) await Promise.race([Promise.all(underWay), once(cut.signal, 'abort')]);
       clearInterval(idle);
       clearTimeout(timer);
     },

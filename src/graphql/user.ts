@@ -8,11 +8,10 @@ import type { GraphQLResolveInfo } from 'graphql';
 
 import type { RecordVersion } from '../services/records.ts';
 import type { UserRow, VersionedUser } from '../services/users.ts';
-import { parse, userId } from '../services/input.ts';
 import { builder } from './builder.ts';
 import { conflictType } from './conflict.ts';
 import type { Context } from './context.ts';
-import { DEFAULT_PAGE, parseFirst } from './page.ts';
+import { DEFAULT_PAGE } from './page.ts';
 import { asksFor } from './selection.ts';
 
 const userType = builder.prismaObject('User', {
@@ -74,7 +73,7 @@ builder.queryFields((t) => ({
     description: 'In order of id; `after` is the id of the last user of the page before. `first` is 1 to 1000.',
     args: { first: t.arg.int({ defaultValue: DEFAULT_PAGE }), after: t.arg.id() },
     resolve: async (_root, { first, after }, context, info) => {
-      const users = await context.services.users.list({ after: after == null ? undefined : parse(userId, after, 'after'), first: parseFirst(first) });
+      const users = await context.services.users.list({ after, first });
       return asksFor(info, VERSION_FIELDS) ? Promise.all(users.map((user) => context.loaders.versioned.load(user))) : users;
     },
   }),

@@ -38,12 +38,6 @@ export interface Claim {
 /** The value of a constraint's fields as one text; null where none is claimed. */
 export function uniqueValue({ fields, nullsClaim }: UniqueKey, values: Fields | null): string | null {
   if (values === null) return null;
-  const [first] = fields;
-  // The usual constraint has one field.
-  if (fields.length === 1 && first !== undefined) {
-    const text = values[first] ?? null;
-    return text === null && !nullsClaim ? null : JSON.stringify([text]);
-  }
   const texts = fields.map((name) => values[name] ?? null);
   return texts.includes(null) && !nullsClaim ? null : JSON.stringify(texts);
 }
@@ -74,9 +68,11 @@ export function claimsOf(unique: UniqueKey, key: string, state: State): Readonly
 
 /** True where every side of a record claims the same by each of these constraints: then whatever it shows tells all that it claims. */
 export function claimsAlike(uniques: readonly UniqueKey[], state: State): boolean {
-  const [first, ...rest] = state;
-  if (first === undefined || rest.length === 0) return true;
-  return state.every(({ fields }) => fields !== null) && uniques.every(({ fields }) => fields.every((name) => rest.every((side) => valueOf(side.fields as Fields, name) === valueOf(first.fields as Fields, name))));
+  if (state.length < 2) return true;
+  const living = livingSides(state);
+  const [first] = living;
+  if (first === undefined || living.length < state.length) return false;
+  return uniques.every(({ fields }) => fields.every((name) => living.every((side) => valueOf(side.fields as Fields, name) === valueOf(first.fields as Fields, name))));
 }
 
 /** Of several records' claims to one value, the one that holds it: the least in (stamp, replica, key). */

@@ -57,27 +57,34 @@ export async function feedEnd(replica: Replica): Promise<number> {
 
 /** The feed after a place, as far as one batch goes, without what the peer `peerId` (in its incarnation) holds already. */
 export async function readFeed(replica: Replica, after: number, peerId: string): Promise<Batch> {
-  let places: Awaited<ReturnType<typeof replica.db.query>>;
-  let wanted: typeof places;
-  let end = after;
-  do {
-    places = await replica.db.query(
-      // What is left of a model that is replicated no more is passed over.
-      `SELECT model, key, position, origin, CASE WHEN pg_column_size(versions) < 8 THEN versions::text = '[]' ELSE false END
+  const { end, wanted, more } = await findPlaces(replica, after, peerId);
+  if (wanted.length === 0) return { end, records: [], more: false };
+  const { count, records } = await replica.db.transaction((tx) => readBounded(tx, replica, wanted.map(({ name }) => name), peerId));
+  const whole = count === wanted.length;
+  return { end: whole ? end : (wanted[count - 1]?.place ?? after), records, more: !whole || more };
+}
+
+interface Place {
+  readonly name: RecordName;
+  readonly place: number;
+}
+
+/** The next places in the feed that the peer wants something of, at most a batch's. What it has is passed over, however long that goes on, and so are records without a state, as a replica has them that begins anew. */
+async function findPlaces(replica: Replica, after: number, peerId: string): Promise<{ readonly end: number; readonly wanted: readonly Place[]; readonly more: boolean }> {
+  for (let end = after; ; ) {
+    const rows = await replica.db.query(
+      // What is left of a model that is replicated no more is passed over. Whether a state is empty is told without unpacking a large one.
+      `SELECT model, key, position, origin, pg_column_size(versions) < 8 AND versions::text = '[]'
          FROM replication.record WHERE position > $1 AND model = ANY ($3) ORDER BY position LIMIT $2`,
       [end, BATCH_RECORDS, [...replica.tables.keys()]],
     );
-    // So are records without a state, which a replica has that begins anew.
-    wanted = places.filter(([, , , origin, empty]) => origin !== peerId && empty !== 't');
-    end = Number(places.at(-1)?.[2] ?? end);
-  } while (wanted.length === 0 && places.length === BATCH_RECORDS);
-  if (wanted.length === 0) return { end, records: [], more: false };
-  const { count, records } = await replica.db.transaction((tx) =>
-    readBounded(tx, replica, wanted.map(([model, key]) => [model as string, key as string]), peerId),
-  );
-  const whole = count === wanted.length;
-  const last = whole ? places.at(-1) : wanted[count - 1];
-  return { end: Number(last?.[2]), records, more: !whole || places.length === BATCH_RECORDS };
+    const wanted = rows.flatMap(([model, key, place, origin, empty]): Place[] =>
+      origin === peerId || empty === 't' ? [] : [{ name: [model as string, key as string], place: Number(place) }],
+    );
+    end = Number(rows.at(-1)?.[2] ?? end);
+    const more = rows.length === BATCH_RECORDS;
+    if (wanted.length > 0 || !more) return { end, wanted, more };
+  }
 }
 
 /** The first `count` of these records, in order: as many as fit a batch's bytes, and at least one. */

@@ -171,6 +171,14 @@ function expectNothingDead(world: World): void {
   expect(divergence(world)).toBeNull();
 }
 
+/** c gives b what a had, which b and whoever it met have forgotten: nobody takes it up, and in the end nobody has it. */
+function expectNotBroughtBack(world: World): void {
+  world.sync('c', 'b');
+  expect(world.row('b')).toBeNull();
+  spread(world);
+  for (const { name } of world.replicas) expect(world.row(name)).toBeNull();
+}
+
 describe('newcomer-takes-the-feed-of-who-was-restored-across-gc', () => {
   it('and meets who forgot first', () => {
     const world = seededByTheDead();
@@ -219,10 +227,7 @@ describe('newcomer-takes-the-feed-of-who-was-restored-across-gc', () => {
     world.sync('a', 'c');
     world.restore('a', backup);
     collectAllOf(world, ['a', 'b']);
-    world.sync('c', 'b');
-    expect(world.row('b')).toBeNull();
-    spread(world);
-    for (const { name } of world.replicas) expect(world.row(name)).toBeNull();
+    expectNotBroughtBack(world);
   });
 });
 
@@ -235,10 +240,7 @@ it('who joined through a history that was lost brings nothing back that was forg
   world.write('b', null);
   collectAllOf(world, ['a', 'b']);
   expect(isHeld(world, 'b')).toBe(false);
-  world.sync('c', 'b');
-  expect(world.row('b')).toBeNull();
-  spread(world);
-  for (const { name } of world.replicas) expect(world.row(name)).toBeNull();
+  expectNotBroughtBack(world);
 });
 
 it('a replica that its members know begins nothing anew for one of them that was restored', () => {
