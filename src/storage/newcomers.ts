@@ -37,18 +37,19 @@ export async function takeNewcomers(tx: Transaction, table: ModelTable, incoming
 /**
  * Folds captured writes that each made a record here.
  *
- * @param keys - Of records with one captured write, an insert.
+ * @param keys - Of records with one captured write, an insert, as far as is known. What has come since stays in the log, and is folded over this one as over any state.
  * @param clock - In microseconds.
  * @returns The keys of those that are folded; all others are left as they were.
  */
 export async function foldNewcomers(tx: Transaction, replica: Pick<Replica, 'name'>, table: ModelTable, keys: readonly string[], clock: number): Promise<ReadonlySet<string>> {
   if (keys.length < WORTH || table.children.length > 0) return new Set();
   const rows = await tx.query(
+    // Of a row that is there and has no record, the first captured write made it.
     `SELECT k.key, l.clock, l.incarnation, l.place, c.forgotten
        FROM replication.collection c
        CROSS JOIN unnest($2::text[]) WITH ORDINALITY AS k (key, n)
-       CROSS JOIN LATERAL (SELECT bool_and(op = 'I') AS made, min(clock) AS clock, min(incarnation) AS incarnation, min(ctid::text) AS place, count(*) AS writes FROM replication.log WHERE model = $1 AND key = k.key) l
-      WHERE l.writes = 1 AND l.made AND ${UNCLAIMED}
+       CROSS JOIN LATERAL (SELECT clock, incarnation, ctid::text AS place FROM replication.log WHERE model = $1 AND key = k.key ORDER BY seq LIMIT 1) l
+      WHERE ${UNCLAIMED}
         AND $3 = (SELECT generation FROM replication.generation WHERE model = $1)
         AND NOT EXISTS (SELECT FROM replication.record r WHERE r.model = $1 AND r.key = k.key OFFSET 0)
         AND EXISTS (SELECT FROM ${table.table} t WHERE ${matchesKey('t', table.keyColumn, 'k.key')} OFFSET 0)

@@ -1,14 +1,14 @@
 /**
- * Takes the steps of a history in a world, one after another, with a network between the replicas that keeps what is on its way.
+ * Takes the steps of a history in a world, one after another.
  *
  * Steps are plain data and mean something in any world: numbers are taken modulo what there is. So a history with some steps left out is a history.
  */
-import { toWire } from '../../src/replication/wire.ts';
 import type { Policy } from '../../src/replication/policy.ts';
 import type { Award } from '../support/awards.ts';
 import type { Database } from '../support/model.ts';
 import { createSessions, type SessionFaults } from '../support/sessions.ts';
 import type { Answer, Batch, World } from '../support/world.ts';
+import { createNetwork, ends, tear } from './network.ts';
 
 export type Step =
   | { readonly do: 'write' | 'open'; readonly on: number; readonly key: number; readonly field: number; readonly value: number; readonly all?: boolean }
@@ -48,86 +48,22 @@ export interface Player {
 export const POLICIES: readonly Policy[] = ['manual', 'latest', 'field-wise'];
 export const KEYS = ['r', 's', 't', 'u', 'v'] as const;
 
-/** What is kept of the network's past. */
-const REMEMBERED = 12;
-/** What may be on its way at once; the oldest is lost beyond that. */
-const IN_FLIGHT = 24;
-
 export function createPlayer(world: World, { sessions: faults, tell, rest }: PlayerOptions = {}): Player {
   const sessions = createSessions(world, faults);
   const backups = new Map<string, Database>();
-  const batches: Batch[] = [];
-  const answers: Answer[] = [];
-  let arrived: (Batch | Answer)[] = [];
-  const cuts = new Set<string>();
   const counts = new Map<string, number>();
   const count = (kind: string): void => void counts.set(kind, (counts.get(kind) ?? 0) + 1);
   const name = (n: number): string => (world.replicas[n % world.replicas.length] as { name: string }).name;
   const keyOf = (n: number): string => KEYS[n % KEYS.length] as string;
-  const isCut = (a: string, b: string): boolean => cuts.has(a < b ? `${a}-${b}` : `${b}-${a}`);
+  const network = createNetwork(world, sessions, count);
+  const { batches, answers } = network;
   const at = <T>(list: readonly T[], n: number): T | undefined => (list.length > 0 ? list[n % list.length] : undefined);
-
-  function deliver(batch: Batch): Answer | null {
-    const [sender, receiver] = ends(batch);
-    if (isCut(sender, receiver)) return null;
-    sessions.commit(receiver, batch.records.map(([key]) => key));
-    const answer = world.deliver(batch);
-    if (answer) remember(batch);
-    return answer;
-  }
-
-  function takeAnswer(answer: Answer): boolean {
-    const [sender, receiver] = ends(answer.batch);
-    if (isCut(sender, receiver)) return false;
-    sessions.commit(sender, answer.records.map(([key]) => key));
-    world.take(answer);
-    remember(answer);
-    return true;
-  }
-
-  function remember(message: Batch | Answer): void {
-    arrived.push(message);
-    if (arrived.length > REMEMBERED) arrived.shift();
-  }
-
-  /** What is said to a gateway is lost with it; what it said before is on its way. */
-  function dropSessions(who: string): void {
-    for (let i = answers.length - 1; i >= 0; i--) {
-      if (ends((answers[i] as Answer).batch)[0] === who) answers.splice(i, 1);
-    }
-  }
 
   function patchOf(step: { readonly on: number; readonly field: number; readonly value: number; readonly all?: boolean }): Record<string, string> {
     const value = `v${step.value}`;
     const { fields } = world.replica(name(step.on)).database;
     const names = step.all ? fields : [fields[step.field % fields.length] as string];
     return Object.fromEntries(names.map((field) => [field, value]));
-  }
-
-  function sync(from: string, to: string, limit: number, fates: readonly number[]): void {
-    if (from === to || isCut(from, to)) return;
-    count('syncs');
-    const told: string[] = [];
-    const prepared = world.prepare(from, to, limit);
-    for (const [i, batch] of prepared.entries()) {
-      const which = prepared.length > 1 ? `batch ${i + 1} ` : '';
-      const fate = FATES[fates[i] ?? -1] ?? 'arrives';
-      if (fate !== 'arrives') {
-        count(fate);
-        told.push(`${which}${fate}`);
-      }
-      if (fate === 'lost') continue;
-      if (fate === 'torn') {
-        tear(batch, i);
-        continue;
-      }
-      const answer = deliver(batch);
-      if (fate === 'doubled') deliver(batch);
-      if (answer === null || fate === 'ack lost') continue;
-      if (fate === 'ack late') keep(answers, answer);
-      else takeAnswer(answer);
-    }
-    tell?.(`${from}→${to}${told.length > 0 ? `, ${told.join(', ')}` : ''}`);
   }
 
   function take(step: Step): void {
@@ -187,14 +123,17 @@ export function createPlayer(world: World, { sessions: faults, tell, rest }: Pla
         tell?.(`${who} resolves whose value it is: ${typeof award === 'string' ? award : 'another'}${onRecord(key)}`);
         break;
       }
-      case 'sync':
-        sync(name(step.on), name(step.to), step.limit, step.fates);
+      case 'sync': {
+        const [from, to] = [name(step.on), name(step.to)];
+        const told = network.sync(from, to, step.limit, step.fates);
+        if (told) tell?.(`${from}→${to}${told.length > 0 ? `, ${told.join(', ')}` : ''}`);
         break;
+      }
       case 'prepare': {
         const [from, to] = [name(step.on), name(step.to)];
-        if (from === to || isCut(from, to)) break;
+        if (from === to || network.isCut(from, to)) break;
         const prepared = world.prepare(from, to, step.limit);
-        for (const batch of prepared) keep(batches, batch);
+        for (const batch of prepared) network.keep(batches, batch);
         if (prepared.length > 0) count('batches on their way');
         tell?.(`${from}⇢${to} (${prepared.length} on the way)`);
         break;
@@ -203,8 +142,8 @@ export function createPlayer(world: World, { sessions: faults, tell, rest }: Pla
         const batch = at(batches, step.which);
         if (batch === undefined) break;
         if (!step.again) batches.splice(batches.indexOf(batch), 1);
-        const answer = deliver(batch);
-        if (answer) keep(answers, answer);
+        const answer = network.deliver(batch);
+        if (answer) network.keep(answers, answer);
         count(answer ? 'late batches' : 'late batches refused');
         tell?.(`${ends(batch).join('⇢')} arrives${batch.records.length > 0 ? ` (${batch.records.map(([key]) => key).join(', ')})` : ''}${answer ? '' : ', refused'}`);
         break;
@@ -213,7 +152,7 @@ export function createPlayer(world: World, { sessions: faults, tell, rest }: Pla
         const answer = at(answers, step.which);
         if (answer === undefined) break;
         if (!step.again) answers.splice(answers.indexOf(answer), 1);
-        if (!takeAnswer(answer)) break;
+        if (!network.takeAnswer(answer)) break;
         count('late answers');
         tell?.(`${ends(answer.batch).join('⇢')} is answered`);
         break;
@@ -250,7 +189,7 @@ export function createPlayer(world: World, { sessions: faults, tell, rest }: Pla
         const backup = backups.get(name(step.on));
         if (backup === undefined) break;
         crash(name(step.on));
-        arrived = arrived.filter((message) => !ends('batch' in message ? message.batch : message).includes(name(step.on)));
+        network.forget(name(step.on));
         world.restore(name(step.on), backup);
         count('restores');
         tell?.(`${name(step.on)}.restore`);
@@ -287,9 +226,7 @@ export function createPlayer(world: World, { sessions: faults, tell, rest }: Pla
       case 'cut':
       case 'heal': {
         const [a, b] = [name(step.on), name(step.to)].toSorted() as [string, string];
-        if (a === b || isCut(a, b) === (step.do === 'cut')) break;
-        if (step.do === 'cut') cuts.add(`${a}-${b}`);
-        else cuts.delete(`${a}-${b}`);
+        if (!network.setCut(a, b, step.do === 'cut')) break;
         count(step.do === 'cut' ? 'cuts' : 'healed');
         tell?.(`${a} and ${b} ${step.do === 'cut' ? 'cannot reach' : 'reach'} each other`);
         break;
@@ -302,7 +239,7 @@ export function createPlayer(world: World, { sessions: faults, tell, rest }: Pla
         break;
       }
       case 'rest':
-        cuts.clear();
+        network.heal();
         for (const replica of world.replicas) {
           sessions.commit(replica.name);
           world.unblock(replica.name);
@@ -314,39 +251,15 @@ export function createPlayer(world: World, { sessions: faults, tell, rest }: Pla
 
   function crash(who: string): void {
     if (sessions.lose(who) > 0) count('transactions lost');
-    dropSessions(who);
+    network.dropSessions(who);
   }
 
-  return { take, arrived: () => arrived, counts };
+  return { take, arrived: network.arrived, counts };
 }
 
 /** a, b, … z, a1, b1, … */
 export function nameAt(i: number): string {
   return `${String.fromCharCode(97 + (i % 26))}${i < 26 ? '' : Math.floor(i / 26)}`;
-}
-
-/** What becomes of a batch in a sync; any other number arrives. */
-const FATES = ['lost', 'ack lost', 'doubled', 'ack late', 'torn'] as const;
-
-/** @throws Error where half of a message passes for a message. */
-function tear(batch: Batch, at: number): void {
-  const { start, end, records } = batch;
-  const text = JSON.stringify({ start, end, records: records.map(([key, state]) => [key, state.map(toWire)]) });
-  try {
-    JSON.parse(text.slice(0, at % text.length));
-  } catch {
-    return;
-  }
-  throw new Error(`a torn batch passes for a whole one: ${text.slice(0, at % text.length)}`);
-}
-
-function keep<T>(list: T[], message: T): void {
-  list.push(message);
-  if (list.length > IN_FLIGHT) list.shift();
-}
-
-function ends({ sender, receiver }: Batch): [string, string] {
-  return [sender.slice(0, sender.indexOf('.')), receiver.slice(0, receiver.indexOf('.'))];
 }
 
 function onRecord(key: string): string {
