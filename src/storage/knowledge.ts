@@ -151,7 +151,8 @@ export async function refreshKnowledge(tx: Transaction, replica: Replica): Promi
   const terms = await readTerms(tx);
   const begins = terms.at(-1)?.incarnation !== incarnation;
   // A deletion that waits to be shown has not been seen by those who write to its row meanwhile. Where there is no row, only a write over all sides can make it forgotten, and that counts when it comes.
-  const [unseen] = await tx.query('SELECT FROM replication.record WHERE waiting IS NOT NULL AND dead AND held IS NOT NULL LIMIT 1');
+  // In the order of an index, as in `retryWaiting`.
+  const [unseen] = await tx.query('SELECT FROM replication.record WHERE waiting IS NOT NULL AND dead AND held IS NOT NULL ORDER BY model, key LIMIT 1');
   if (unseen && !begins) return known;
   const present = { roster, knows: incorporated(replica.id, roster, taken.byMember, rows) };
   const last = rows.get(replica.id);

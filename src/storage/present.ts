@@ -26,7 +26,8 @@ type OnConflicts = (changes: ConflictChanges) => void;
 export async function retryWaiting(replica: Replica, limit: number, onConflicts: OnConflicts): Promise<void> {
   await endReseed(replica, onConflicts);
   await tellDeferred(replica, onConflicts);
-  const [any] = await replica.db.query('SELECT FROM replication.record WHERE tried IS NOT NULL LIMIT 1');
+  // In the order of an index: of a table that has just grown the planner knows nothing, and would rather read all of it.
+  const [any] = await replica.db.query('SELECT FROM replication.record WHERE waiting IS NOT NULL ORDER BY model, key LIMIT 1');
   if (!any) return;
   await showArrivals(replica, onConflicts);
   const [last] = await replica.db.query('SELECT last_value FROM replication.trial');

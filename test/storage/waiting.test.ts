@@ -3,6 +3,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 
 import { readWaiting, retryWaiting } from '../../src/storage/present.ts';
 import { expectSame, rowsOf, valuesOf } from '../support/compare.ts';
+import { intercept } from '../support/intercept.ts';
 import { openReplicas, type Replicas } from '../support/replicas.ts';
 import { FAMILY, PEOPLE } from '../support/schemas.ts';
 
@@ -184,3 +185,19 @@ function byModel(tables: ReadonlyMap<string, unknown>): (a: string, b: string) =
   const place = (row: string): number => order.indexOf(row.split(' ')[0] as string);
   return (a, b) => place(a) - place(b);
 }
+
+it('whether anything waits is found out without reading the table, whatever is known of it', async () => {
+  replicas = await openReplicas('ab');
+  await sql('a', 'ALTER TABLE replication.record SET (autovacuum_enabled = false)');
+  await sql('a', `INSERT INTO things (id) SELECT n::text FROM generate_series(1, 5000) n`);
+  await replicas.at('a').settle();
+  const asked: string[] = [];
+  intercept(replicas.at('a').replica.db, (text, next) => {
+    if (text.startsWith('SELECT FROM replication.record')) asked.push(text);
+    return next();
+  });
+  await replicas.sync('a', 'b');
+  await retryWaiting(replicas.at('a').replica, 100, () => {});
+  expect(new Set(asked).size).toBeGreaterThanOrEqual(2);
+  for (const text of asked) expect(JSON.stringify(await sql('a', `EXPLAIN ${text}`))).not.toContain('Seq Scan');
+});
