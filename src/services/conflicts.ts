@@ -20,7 +20,7 @@ import { localId, pageSize, parse } from './input.ts';
 import type { Keeper } from './keeper.ts';
 import type { Notices } from './notices.ts';
 import type { VersionVector } from './records.ts';
-import { follow } from './follow.ts';
+import { createFollow } from './follow.ts';
 import { toJsonValues } from './values.ts';
 import { z } from 'zod';
 
@@ -130,6 +130,8 @@ const wanted = z.string().max(1_000).refine((value) => !value.includes('\0') && 
 export function createConflicts({ replica, keeper, notices, parsers, deliver }: ConflictsOptions): Conflicts {
   const { db, tables } = replica;
   const show = (entry: ConflictEntry): Conflict => toConflict(tables, entry);
+  const followDetected = createFollow(notices, async (id, limit) => (await detectedAfter(db, id, limit)).map((entry) => [entry.id, show(entry)] as const));
+  const followResolved = createFollow(notices, async (seq, limit) => (await resolvedAfter(db, seq, limit)).map((entry) => [entry.resolvedSeq as string, show(entry)] as const));
 
   async function one(id: string): Promise<Conflict | null> {
     const [entry] = await readConflicts(db, [id]);
@@ -245,12 +247,12 @@ export function createConflicts({ replica, keeper, notices, parsers, deliver }: 
         // One that is deleted since was given out all the same, and what came after it follows.
         if (BigInt(from) > BigInt(await lastIdGiven(db))) throw new ServiceError('BAD_USER_INPUT', `there is no conflict ${from} to go on after.`, [{ field: 'after', message: 'is no conflict of this replica' }]);
       }
-      return follow(notices, from, async (id, limit) => (await detectedAfter(db, id, limit)).map((entry) => [entry.id, show(entry)]), signal);
+      return followDetected(from, signal);
     },
 
     async resolvedFromNow(signal) {
       const { resolvedSeq } = await lastConflict(db);
-      return follow(notices, resolvedSeq, async (seq, limit) => (await resolvedAfter(db, seq, limit)).map((entry) => [entry.resolvedSeq as string, show(entry)]), signal);
+      return followResolved(resolvedSeq, signal);
     },
   };
 }
