@@ -52,20 +52,7 @@ export function writeLocally(
   const base = basis(state, shown, policy);
   const ghosts = state.filter(({ collected }) => collected);
   const vector: Record<ReplicaId, Stamp> = { ...join([...base, ...ghosts].map((version) => version.vector)) };
-  const changed = new Map<string, FieldStamp>();
-  let whole: FieldStamp | null = null;
-  let stamp = Math.max(largestStamp(shown.version === null ? state : [...state, shown.version]), forgotten);
-  for (const write of writes) {
-    stamp = nextStamp(write.clock, stamp);
-    vector[write.replica] = stamp;
-    if (write.kind === 'update') {
-      for (const name of write.changed) changed.set(name, [write.replica, stamp]);
-    } else {
-      whole = [write.replica, stamp];
-      changed.clear();
-    }
-  }
-  const last: FieldStamp = [(writes.at(-1) as LocalWrite).replica, stamp];
+  const { whole, changed, last } = stampWrites(writes, vector, Math.max(largestStamp(shown.version === null ? state : [...state, shown.version]), forgotten));
   const resolution = lastResolution(base);
   const under = shown.version === null ? shown.fields : shown.version.fields;
   const fields = row && completed(base, whole === null ? { ...under, ...only(row, changed.keys()) } : row);
@@ -103,6 +90,18 @@ export function writeBeside(state: State, held: Version | null, writes: readonly
 export function writeFirst({ replica, clock }: Pick<LocalWrite, 'replica' | 'clock'>, fields: Fields, forgotten: Stamp): Version {
   const stamp = nextStamp(clock, forgotten);
   return { vector: { [replica]: stamp }, fields, stamps: { '*': [replica, stamp] } };
+}
+
+/**
+ * The version of a record that has no other, after updates of it: what `writeLocally` makes of them.
+ *
+ * @param version - A living one, with the values after the last of them.
+ */
+export function writeAgain({ vector: seen, fields, stamps, resolution }: Version & { readonly fields: Fields }, writes: readonly LocalWrite[]): Version {
+  const vector = { ...seen };
+  const version = { vector: seen, fields, stamps };
+  const { changed, last } = stampWrites(writes, vector, largestStamp([version]));
+  return { vector, fields, stamps: keptStamps([version], fields, last, changed), ...(resolution && { resolution }) };
 }
 
 /**
@@ -186,6 +185,28 @@ function ownId(replica: ReplicaId, seen: Vector, sides: State, stamp: Stamp): Re
   return unseen ? `${replica}x${stamp.toString(36)}` : replica;
 }
 
+/** Gives writes their stamps, in the order they were made, beyond `largest`; the vector comes to hold them. `whole`: the last that wrote every field; `changed`: the fields that updates changed since. */
+function stampWrites(
+  writes: readonly LocalWrite[],
+  vector: Record<ReplicaId, Stamp>,
+  largest: Stamp,
+): { readonly whole: FieldStamp | null; readonly changed: ReadonlyMap<string, FieldStamp>; readonly last: FieldStamp } {
+  const changed = new Map<string, FieldStamp>();
+  let whole: FieldStamp | null = null;
+  let last: FieldStamp = ['', largest];
+  for (const { kind, replica, clock, changed: names } of writes) {
+    last = [replica, nextStamp(clock, last[1])];
+    vector[replica] = last[1];
+    if (kind === 'update') {
+      for (const name of names) changed.set(name, last);
+    } else {
+      whole = last;
+      changed.clear();
+    }
+  }
+  return { whole, changed, last };
+}
+
 /** What a local write extends. */
 function basis(state: State, shown: View, policy: Policy): readonly Version[] {
   const { version } = shown;
@@ -245,23 +266,25 @@ function compact(whole: FieldStamp, changed: ReadonlyMap<string, FieldStamp>): R
 /** The same stamps with the commonest of them as `*`, so that what is stored and sent stays short. */
 function compactAll(stamps: Readonly<Record<string, FieldStamp>>, fields: Fields): Record<string, FieldStamp> {
   const whole = { fields, stamps };
-  const counts = new Map<string, { stamp: FieldStamp; count: number }>();
-  for (const name of Object.keys(fields)) {
+  const counts: { readonly stamp: FieldStamp; count: number }[] = [];
+  for (const name in fields) {
     const stamp = stampOf(whole, name);
-    const text = `${stamp[0]}:${stamp[1]}`;
-    const seen = counts.get(text);
+    const seen = counts.find((each) => sameStamp(each.stamp, stamp));
     if (seen) seen.count++;
-    else counts.set(text, { stamp, count: 1 });
+    else counts.push({ stamp, count: 1 });
   }
-  const commonest = [...counts.values()].reduce<{ stamp: FieldStamp; count: number } | undefined>(
-    (a, b) => (a === undefined || b.count > a.count ? b : a),
-    undefined,
-  )?.stamp;
-  if (commonest === undefined) return {};
+  const [first, ...others] = counts;
+  if (first === undefined) return {};
+  const { stamp: commonest } = others.reduce((a, b) => (b.count > a.count ? b : a), first);
   const compacted: Record<string, FieldStamp> = { '*': commonest };
-  for (const name of Object.keys(fields)) {
+  if (others.length === 0) return compacted;
+  for (const name in fields) {
     const stamp = stampOf(whole, name);
-    if (stamp[0] !== commonest[0] || stamp[1] !== commonest[1]) compacted[name] = stamp;
+    if (!sameStamp(stamp, commonest)) compacted[name] = stamp;
   }
   return compacted;
+}
+
+function sameStamp(a: FieldStamp, b: FieldStamp): boolean {
+  return a[1] === b[1] && a[0] === b[0];
 }

@@ -18,6 +18,7 @@ import { bytesOf, fitsMessage, fitting, MESSAGE_BYTES, type RecordName } from '.
 import { showFields, type ModelTable } from './tables.ts';
 import { plainTexts } from './texts.ts';
 import { contested } from './unique.ts';
+import { foldUpdates } from './updates.ts';
 
 /** Records that one transaction folds, and that one batch holds, at most. */
 export const BATCH_RECORDS = 5000;
@@ -124,6 +125,8 @@ export async function foldSome(tx: Transaction, replica: Replica): Promise<{ rec
   for (const table of replica.tables.values()) {
     const made = all.flatMap(({ model, key, isMade }) => (isMade && model === table.name ? [key] : []));
     for (const key of await foldNewcomers(tx, replica, table, made, clock)) done.add(`${table.name} ${key}`);
+    const changed = all.flatMap(({ model, key, isMade }) => (!isMade && model === table.name ? [key] : []));
+    for (const key of await foldUpdates(tx, replica, table, changed, clock)) done.add(`${table.name} ${key}`);
   }
   const known = all.filter(({ model, key }) => replica.tables.has(model) && !done.has(`${model} ${key}`));
   const logged = known.slice(0, (await fitting(tx, replica, known.map(({ model, key }) => [model, key]))).length);

@@ -15,7 +15,7 @@ import { insertRows, RowError } from './rows.ts';
 import { matchesKey, type ModelTable } from './tables.ts';
 
 /** Where there are fewer, asking which they are costs more than it saves. */
-const WORTH = 100;
+export const WORTH = 100;
 
 /**
  * Takes over those of the incoming states of which nothing is known here.
@@ -86,7 +86,7 @@ async function store(
 }
 
 /** No record may claim a unique value unseen. */
-const UNCLAIMED = 'NOT EXISTS (SELECT FROM replication.claim)';
+export const UNCLAIMED = 'NOT EXISTS (SELECT FROM replication.claim)';
 
 /** One living version that has just the fields of the table. */
 function isPlain({ columns }: ModelTable, state: State): boolean {

@@ -175,8 +175,8 @@ export function encodeState(state: State, asRow: ModelTable | null): string {
 }
 
 /** The only version of a record, as it is stored, where its fields are just those of its row. */
-export function encodeAsRow({ generation }: ModelTable, { vector, stamps }: Pick<Version, 'vector' | 'stamps'>): string {
-  return JSON.stringify([{ v: vector, s: stamps, ...(generation !== 1 && { g: generation }) } satisfies StoredVersion]);
+export function encodeAsRow({ generation }: ModelTable, { vector, stamps, resolution }: Pick<Version, 'vector' | 'stamps' | 'resolution'>): string {
+  return JSON.stringify([{ v: vector, s: stamps, ...(generation !== 1 && { g: generation }), ...(resolution && { r: resolution }) } satisfies StoredVersion]);
 }
 
 export function encodeVersion({ vector, stamps, fields, resolution, collected }: Version, asRow: ModelTable | null = null): StoredVersion {

@@ -6,7 +6,7 @@ import { largestStamp } from '../../src/replication/clock.ts';
 import { merge, type State } from '../../src/replication/merge.ts';
 import { latestFields, show, type Policy } from '../../src/replication/policy.ts';
 import { compare, covers, lastWrite, stampOf, type Fields, type Vector, type Version } from '../../src/replication/version.ts';
-import { resolve, writeBeside, writeFirst, writeLocally, type LocalWrite } from '../../src/replication/write.ts';
+import { resolve, writeAgain, writeBeside, writeFirst, writeLocally, type LocalWrite } from '../../src/replication/write.ts';
 import { statesOf } from './pool.ts';
 import { RUNS } from './steps.ts';
 
@@ -38,6 +38,26 @@ describe('a local write', () => {
   it.each([0, 9, 10, 11])('creates a record in the short way as in the long one, where stamps up to %i are forgotten', (forgotten) => {
     const long = writeLocally([], { fields: null, version: null }, 'manual', [insert], { f: '1', g: null }, forgotten);
     expect([writeFirst(insert, { f: '1', g: null }, forgotten)]).toEqual(long);
+  });
+
+  it('updates the only version in the short way as in the long one', () => {
+    const stamp = fc.tuple(fc.constantFrom('a.1', 'b.1', 'c.1'), fc.integer({ min: 1, max: 20 }));
+    const names = ['f', 'g', 'h'];
+    const versions = fc.record({
+      vector: fc.dictionary(fc.constantFrom('a.1', 'b.1', 'c.1'), fc.integer({ min: 1, max: 20 }), { minKeys: 1, noNullPrototype: true }),
+      // A stamp that is missing is before everyone's.
+      stamps: fc.dictionary(fc.constantFrom('*', ...names), stamp, { noNullPrototype: true }),
+      resolution: fc.option(fc.constant(['latest', 'b.1', 3] as const), { nil: undefined }),
+    });
+    const updates = fc.array(fc.record({ kind: fc.constant('update' as const), replica: fc.constantFrom('a.1', 'a.2'), clock: fc.integer({ min: 1, max: 30 }), changed: fc.subarray(names, { minLength: 1 }) }), { minLength: 1, maxLength: 3 });
+    fc.assert(
+      fc.property(versions, updates, fc.constantFrom<Policy>('manual', 'latest', 'field-wise'), ({ resolution, ...rest }, writes, policy) => {
+        const fields = { f: '1', g: null, h: '3' };
+        const only: Version & { fields: Fields } = { ...rest, fields, ...(resolution && { resolution }) };
+        expect([writeAgain(only, writes)]).toEqual(writeLocally([only], { fields, version: only }, policy, writes, fields));
+      }),
+      RUNS,
+    );
   });
 
   it('stamps the fields that it changes, and no others', () => {
