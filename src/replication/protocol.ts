@@ -202,12 +202,12 @@ export type RosterMember = z.infer<typeof member>;
 export type CollectionNews = z.infer<typeof collectionNews>;
 export type HistoryNews = z.infer<typeof historyNews>;
 
-/** A batch to be sent, each record as its JSON text. */
-export type OutgoingChanges = Omit<ChangesRequest, 'records'> & { readonly records: readonly string[] };
+/** A batch to be sent, its records as their JSON texts with commas between. */
+export type OutgoingChanges = Omit<ChangesRequest, 'records'> & { readonly records: string };
 
 /** The message of a batch. */
 export function encodeChanges({ records, ...rest }: OutgoingChanges): string {
-  return `${JSON.stringify(rest).slice(0, -1)},"records":[${records.join(',')}]}`;
+  return `${JSON.stringify(rest).slice(0, -1)},"records":[${records}]}`;
 }
 
 /** Why a member of one roster cannot be in another: a name or slot that two replicas share would let one replica's writes cover the other's. Those who were struck write no more. */

@@ -143,7 +143,7 @@ export function createLink({ replica, client, introductions, keeper, notices, on
       const batch = await reading;
       const end: Checkpoint = { incarnation, position: batch.end };
       const moves = !sameCheckpoint(current.start, batch.end === 0 ? null : end);
-      if (batch.records.length === 0 && !batch.more && !promised && (warm || !moves)) {
+      if (batch.count === 0 && !batch.more && !promised && (warm || !moves)) {
         current.read = batch.end;
         return;
       }
@@ -162,7 +162,7 @@ export function createLink({ replica, client, introductions, keeper, notices, on
     }
   }
 
-  async function sendBatch({ peer, incarnation, generation, rootChanges, start }: Session, { records, more }: Batch, end: Checkpoint): Promise<Pushed> {
+  async function sendBatch({ peer, incarnation, generation, rootChanges, start }: Session, { count, records, more }: Batch, end: Checkpoint): Promise<Pushed> {
     const { name, id } = replica;
     // Read after the batch: the peer has to know what its records go back to.
     if (peer.collection && (await readRootChanges(replica.db)) !== rootChanges) {
@@ -181,7 +181,7 @@ export function createLink({ replica, client, introductions, keeper, notices, on
       detected = conflicts.detected;
     }
     await storeAcknowledged(replica.db, peer.name, { ...end, taker: peer.incarnation });
-    return result(records.length, answer, detected);
+    return result(count, answer, detected);
   }
 }
 

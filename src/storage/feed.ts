@@ -14,9 +14,9 @@ import type { Transaction } from './database.ts';
 import { foldNewcomers } from './newcomers.ts';
 import { lockRows, originOf, readLocked, readRecords, settle, type SettledRecord } from './records.ts';
 import { beginChange, type Replica } from './replica.ts';
-import { bytesOf, fitsMessage, fitting, MESSAGE_BYTES, type RecordName } from './sizes.ts';
+import { BATCH_BYTES, bytesOf, fitsMessage, fitting } from './sizes.ts';
 import { showFields, type ModelTable } from './tables.ts';
-import { plainTexts } from './texts.ts';
+import { readTexts, type Range } from './texts.ts';
 import { contested } from './unique.ts';
 import { foldUpdates } from './updates.ts';
 
@@ -26,8 +26,9 @@ export const BATCH_RECORDS = 5000;
 export interface Batch {
   /** The place in the feed that the batch reaches. */
   readonly end: number;
-  /** Each as its JSON text, a `WireRecord`. */
-  readonly records: readonly string[];
+  readonly count: number;
+  /** The JSON of `WireRecord` of each, with commas between. */
+  readonly records: string;
   /** True where the feed goes on behind it. */
   readonly more: boolean;
 }
@@ -58,50 +59,57 @@ export async function feedEnd(replica: Replica): Promise<number> {
 
 /** The feed after a place, as far as one batch goes, without what the peer `peerId` (in its incarnation) holds already. */
 export async function readFeed(replica: Replica, after: number, peerId: string): Promise<Batch> {
-  const { end, wanted, more } = await findPlaces(replica, after, peerId);
-  if (wanted.length === 0) return { end, records: [], more: false };
-  const { count, records } = await replica.db.transaction((tx) => readBounded(tx, replica, wanted.map(({ name }) => name), peerId));
-  const whole = count === wanted.length;
-  return { end: whole ? end : (wanted[count - 1]?.place ?? after), records, more: !whole || more };
+  const { first, end, more } = await findPlaces(replica, after, peerId);
+  if (first === null) return { end, count: 0, records: '', more: false };
+  const taken = await replica.db.transaction((tx) => readBounded(tx, replica, { after, end, peerId }, first));
+  return { ...taken, more: more || taken.end < end };
 }
 
-interface Place {
-  readonly name: RecordName;
-  readonly place: number;
+interface Places {
+  /** Of which the peer wants something; null where there is none. */
+  readonly first: number | null;
+  readonly end: number;
+  readonly more: boolean;
 }
 
-/** The next places in the feed that the peer wants something of, at most a batch's. What it has is passed over, however long that goes on, and so are records without a state, as a replica has them that begins anew. */
-async function findPlaces(replica: Replica, after: number, peerId: string): Promise<{ readonly end: number; readonly wanted: readonly Place[]; readonly more: boolean }> {
+/** The next places in the feed, at most a batch's. Where the peer has all of them it is passed over, however long that goes on, and so are records without a state, as a replica has them that begins anew. */
+async function findPlaces(replica: Replica, after: number, peerId: string): Promise<Places> {
   for (let end = after; ; ) {
-    const rows = await replica.db.query(
-      // What is left of a model that is replicated no more is passed over. Whether a state is empty is told without unpacking a large one.
-      `SELECT model, key, position, origin, pg_column_size(versions) < 8 AND versions::text = '[]'
-         FROM replication.record WHERE position > $1 AND model = ANY ($3) ORDER BY position LIMIT $2`,
-      [end, BATCH_RECORDS, [...replica.tables.keys()]],
-    );
-    const wanted = rows.flatMap(([model, key, place, origin, empty]): Place[] =>
-      origin === peerId || empty === 't' ? [] : [{ name: [model as string, key as string], place: Number(place) }],
-    );
-    end = Number(rows.at(-1)?.[2] ?? end);
-    const more = rows.length === BATCH_RECORDS;
-    if (wanted.length > 0 || !more) return { end, wanted, more };
+    // What is left of a model that is replicated no more is passed over.
+    const [row] = await replica.db.query('SELECT places, last, first FROM replication.next_places($1, $2, $3, $4)', [end, BATCH_RECORDS, [...replica.tables.keys()], peerId]);
+    const [count, last, first] = row ?? [];
+    end = Number(last ?? end);
+    const more = Number(count) === BATCH_RECORDS;
+    if (first !== null && first !== undefined) return { first: Number(first), end, more };
+    if (!more) return { first: null, end, more };
   }
 }
 
-/** The first `count` of these records, in order: as many as fit a batch's bytes, and at least one. */
-async function readBounded(tx: Transaction, replica: Replica, wanted: readonly RecordName[], peerId: string): Promise<{ readonly count: number; readonly records: string[] }> {
-  const texts = new Map<string, string>();
-  const some = await fitting(tx, replica, wanted);
+/** The records of a range up to where a batch's bytes end. @param first - The place of the first, which is taken whatever its size. */
+async function readBounded(tx: Transaction, replica: Replica, range: Range, first: number): Promise<Omit<Batch, 'more'>> {
+  const parts: string[] = [];
+  let { end } = range;
+  let count = 0;
+  let left = BATCH_BYTES;
   for (const table of replica.tables.values()) {
-    const keys = some.flatMap(([model, key]) => (model === table.name ? [key] : []));
-    const plain = await plainTexts(tx, table, keys);
-    for (const [key, text] of plain) if (text.length <= MESSAGE_BYTES) texts.set(`${table.name} ${key}`, text);
-    for (const record of await readRecords(tx, table, keys.filter((key) => !texts.has(`${table.name} ${key}`)))) {
-      const text = textOf(replica, settle(record, replica), peerId);
-      if (text !== null) texts.set(`${table.name} ${record.key}`, text);
+    const whole = left === BATCH_BYTES;
+    const texts = await readTexts(tx, table, { ...range, end }, left, whole);
+    if (texts.cut !== null) {
+      // What was taken of other models lies behind it as well.
+      if (!whole) return readBounded(tx, replica, { ...range, end: Math.max(texts.cut, first) }, first);
+      end = texts.cut;
+    }
+    left -= texts.bytes;
+    if (texts.count > 0) parts.push(texts.text);
+    count += texts.count;
+    for (const record of await readRecords(tx, table, texts.others)) {
+      const text = textOf(replica, settle(record, replica), range.peerId);
+      if (text === null) continue;
+      parts.push(text);
+      count++;
     }
   }
-  return { count: some.length, records: some.flatMap(([model, key]) => texts.get(`${model} ${key}`) ?? []) };
+  return { end, count, records: parts.join(',') };
 }
 
 /** A record as it is sent; null where it is not. */

@@ -2,7 +2,7 @@
 import type { State } from '../replication/merge.ts';
 import type { Transaction } from './database.ts';
 import type { Replica } from './replica.ts';
-import { matchesKey, type Column } from './tables.ts';
+import { matchesKey, type Column, type ModelTable } from './tables.ts';
 
 /** Bytes of records that are read at once, about; a larger record is read alone. */
 export const BATCH_BYTES = 8 * 1024 * 1024;
@@ -45,10 +45,10 @@ export function bytesOf(state: State): number {
   return bytes;
 }
 
-/** Types whose values are short. */
-const SHORT = /^(integer|bigint|smallint|boolean|uuid|real|double precision|date|time(stamp)?(\(\d+\))? with(out)? time zone)$/;
+/** Types whose values are short, and whose texts are JSON as they are, in quotes. */
+export const SHORT = /^(integer|bigint|smallint|boolean|uuid|real|double precision|date|time(stamp)?(\(\d+\))? with(out)? time zone)$/;
 /** What a record takes beside its values. */
-const FRAME_BYTES = 400;
+export const FRAME_BYTES = 400;
 
 /** How many of the first records together fit `BATCH_BYTES`, about. What they take in the database says little: a page holds values of a megabyte, compressed. */
 async function countFitting(tx: Transaction, replica: Replica, wanted: readonly RecordName[]): Promise<number> {
@@ -61,20 +61,28 @@ async function countFitting(tx: Transaction, replica: Replica, wanted: readonly 
   const values: unknown[] = [BATCH_BYTES];
   const sized = [...places].map(([model, own]) => {
     const table = replica.tables.get(model);
-    const long = table?.columns.filter(({ type }) => !SHORT.test(type)) ?? [];
     const n = values.push(own);
-    if (table === undefined || long.length === 0) return `SELECT n, ${FRAME_BYTES}::bigint AS bytes FROM unnest($${n}::integer[]) AS k (n)`;
+    if (table === undefined || table.columns.every(({ type }) => SHORT.test(type))) return `SELECT n, ${FRAME_BYTES} AS bytes FROM unnest($${n}::integer[]) AS k (n)`;
     values.push(own.map((place) => wanted[place]?.[1]), model);
-    return `SELECT k.n, coalesce(t.bytes, 0)::bigint + coalesce(r.bytes, 0) + ${FRAME_BYTES} AS bytes
+    return `SELECT k.n, coalesce(t.bytes, 0) + coalesce(r.bytes, 0) + ${FRAME_BYTES} AS bytes
       FROM unnest($${n}::integer[], $${n + 1}::text[]) AS k (n, key)
-      LEFT JOIN LATERAL (SELECT ${long.map(valueBytes).join(' + ')} AS bytes FROM ${table.table} t WHERE ${matchesKey('t', table.keyColumn, 'k.key')} OFFSET 0) t ON true
+      LEFT JOIN LATERAL (SELECT ${longValues(table)} AS bytes FROM ${table.table} t WHERE ${matchesKey('t', table.keyColumn, 'k.key')} OFFSET 0) t ON true
       LEFT JOIN LATERAL (
-        SELECT CASE WHEN pg_column_compression(versions) IS NULL THEN pg_column_size(versions) ELSE octet_length(versions::text) END AS bytes
-          FROM replication.record WHERE model = $${n + 2} AND key = k.key OFFSET 0
+        SELECT ${versionBytes('versions')} AS bytes FROM replication.record WHERE model = $${n + 2} AND key = k.key OFFSET 0
       ) r ON true`;
   });
   const [row] = await tx.query(`SELECT count(*) FROM (SELECT sum(bytes) OVER (ORDER BY n) AS bytes FROM (${sized.join(' UNION ALL ')}) AS sized) AS summed WHERE bytes <= $1`, values);
   return Number(row?.[0]);
+}
+
+/** The bytes of a row's long values, about: an expression over the table `t`. */
+export function longValues({ columns }: ModelTable): string {
+  return ['0::float8', ...columns.filter(({ type }) => !SHORT.test(type)).map(valueBytes)].join(' + ');
+}
+
+/** The bytes of stored versions, about. */
+export function versionBytes(versions: string): string {
+  return `CASE WHEN pg_column_compression(${versions}) IS NULL THEN pg_column_size(${versions}) ELSE octet_length(${versions}::text) END`;
 }
 
 /** The length of a value's text, about, without unpacking the value where that can be had. */

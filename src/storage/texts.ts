@@ -1,33 +1,79 @@
 /**
- * Records as texts of the wire, made by the database where a record has one version whose values are just its row's: most of what a feed carries. Read, decoded and encoded again here,
- * they take five times as long.
+ * Records as texts of the wire, made by the database where a record has one version whose values are just its row's: most of what a feed carries. They come as one text for all of them, of which
+ * nothing is looked at here; read, decoded and encoded again here, each record takes many times as long.
  */
 import { literal, type Transaction } from './database.ts';
-import { matchesKey, type ModelTable } from './tables.ts';
+import { BATCH_BYTES, FRAME_BYTES, longValues, SHORT, versionBytes } from './sizes.ts';
+import { matchesKey, type Column, type ModelTable } from './tables.ts';
+
+/** Places in the feed, behind the first up to the second, without what the peer holds already and without records that have no state. */
+export interface Range {
+  readonly after: number;
+  readonly end: number;
+  readonly peerId: string;
+}
+
+/** What of a range fits so many bytes. */
+export interface Texts {
+  /** The JSON of `WireRecord` of each plain record, with commas between. */
+  readonly text: string;
+  readonly count: number;
+  /** The keys of the others, which are left to `readRecords`. */
+  readonly others: readonly string[];
+  /** How many bytes all of them take, about. */
+  readonly bytes: number;
+  /** The place of the last of them, where more would not fit; `after` where none does. */
+  readonly cut: number | null;
+}
 
 /**
- * @returns The JSON of `WireRecord` by key, for those of the records that are so plain; all others are left to `readRecords`.
+ * One model's records of a range.
+ *
+ * @param least - The first is taken whatever its size.
  */
-export async function plainTexts(tx: Transaction, table: ModelTable, keys: readonly string[]): Promise<ReadonlyMap<string, string>> {
-  if (keys.length === 0) return new Map();
+export async function readTexts(tx: Transaction, table: ModelTable, { after, end, peerId }: Range, bytes: number, least: boolean): Promise<Texts> {
   const { name, keyColumn, columns, generation } = table;
   const since = Math.max(1, ...columns.map((column) => column.since));
-  const values = columns.map(({ field, column }, i) => `${literal(`${i === 0 ? '' : ','}${JSON.stringify(field.name)}:`)} || coalesce(to_json(t.${column}::text)::text, 'null')`);
-  const rows = await tx.query(
-    `SELECT k.key, $3 || to_json(k.key)::text || ',' || left(r.version, -2) || ',"f":{' || ${values.join(' || ') || `''`} || '}}]]'
-       FROM unnest($1::text[]) AS k (key)
-       CROSS JOIN LATERAL (
-         SELECT ${generation === 1 ? 'versions::text' : `regexp_replace(versions::text, '${MARK}', '')`} AS version FROM replication.record
-          WHERE model = $2 AND key = k.key AND shown IS NULL AND waiting IS NULL AND masked IS NULL${since > 1 ? ` AND coalesce(substring(versions::text FROM '${MARK}'), '1')::integer >= ${since}` : ''} OFFSET 0
-       ) r
-       CROSS JOIN LATERAL (SELECT * FROM ${table.table} t WHERE ${matchesKey('t', keyColumn, 'k.key')} OFFSET 0) t
-      WHERE r.version !~ '"(f":[{n]|x":{)'
-        AND $4 = (SELECT generation FROM replication.generation WHERE model = $2)
-        AND NOT EXISTS (SELECT FROM replication.log l WHERE l.model = $2 AND l.key = k.key OFFSET 0)`,
-    [keys, name, `[${JSON.stringify(name)},`, generation],
+  const values = columns.map(({ field, type }, i) => `${literal(`${i === 0 ? '' : ','}${JSON.stringify(field.name)}:`)} || coalesce(${quoted(`c${i}`, type)}, 'null')`);
+  // Cut off by `left` where it ends otherwise, which counts letters, and takes longer.
+  const open = `CASE WHEN version LIKE '${BARE}' THEN replace(version, ']}}]', ']}') ELSE left(version, -2) END`;
+  const text = `${literal(`[${JSON.stringify(name)},`)} || ${quoted('key', keyColumn.type)} || ',' || ${open} || ',"f":{' || ${values.join(' || ') || `''`} || '}}]]'`;
+  const [row] = await tx.query(
+    // IS TRUE keeps the planner from the indices by model, of which it thinks well until the statistics of a table that has just grown are there.
+    `WITH sized AS (
+       SELECT r.position, r.key, r.versions::text AS stored, t.*, r.bytes + coalesce(t.bytes, 0) AS own, sum(r.bytes + coalesce(t.bytes, 0)) OVER (ORDER BY r.position ROWS UNBOUNDED PRECEDING) AS total,
+              r.single AND t.present IS NOT NULL AND $7 = (SELECT generation FROM replication.generation WHERE model = $3)
+              AND ((SELECT NOT EXISTS (SELECT FROM replication.log)) OR NOT EXISTS (SELECT FROM replication.log l WHERE l.model = $3 AND l.key = r.key OFFSET 0)) AS current
+         FROM (
+           SELECT position, key, versions, shown IS NULL AND waiting IS NULL AND masked IS NULL AS single, ${versionBytes('versions')} + ${FRAME_BYTES}::float8 AS bytes
+             FROM replication.record WHERE position > $1 AND position <= $2 AND (model = $3) IS TRUE AND replication.is_wanted(origin, versions, $4) OFFSET 0
+         ) r
+         LEFT JOIN LATERAL (
+           SELECT true AS present, ${longValues(table)} AS bytes${columns.map(({ column }, i) => `, t.${column} AS c${i}`).join('')}
+             FROM ${table.table} t WHERE ${matchesKey('t', keyColumn, 'r.key')} OFFSET 0
+         ) t ON true
+     ), fitting AS (
+       SELECT *, CASE WHEN current AND fits AND own <= ${BATCH_BYTES} THEN ${generation === 1 ? 'stored' : `regexp_replace(stored, '${MARK}', '')`} END AS version
+         FROM (SELECT *, total <= $5 OR ($6 AND total = own) AS fits FROM sized) AS s OFFSET 0
+     ), told AS (
+       SELECT *, coalesce((version LIKE '${BARE}' OR version !~ '"(f":[{n]|x":{)')${since > 1 ? ` AND coalesce(substring(stored FROM '${MARK}'), '1')::integer >= ${since}` : ''}, false) AS plain FROM fitting
+     )
+     SELECT count(*) FILTER (WHERE plain), string_agg(${text}, ',') FILTER (WHERE plain), json_agg(key) FILTER (WHERE fits AND NOT plain),
+            coalesce(max(total) FILTER (WHERE fits), 0), CASE WHEN NOT bool_and(fits) THEN coalesce(max(position) FILTER (WHERE fits), $1) END
+       FROM told`,
+    [after, end, name, peerId, bytes, least, generation],
   );
-  return new Map(rows.map(([key, text]) => [key as string, text as string]));
+  const [count, texts, others, total, cut] = row ?? [];
+  return { text: texts ?? '', count: Number(count), others: JSON.parse(others ?? '[]') as string[], bytes: Number(total), cut: cut === null || cut === undefined ? null : Number(cut) };
 }
+
+/** The JSON of a value's text; null where the value is. */
+function quoted(value: string, type: Column['type']): string {
+  return SHORT.test(type) ? `'"' || ${value}::text || '"'` : `to_json(${value}::text)::text`;
+}
+
+/** The end of the only version of a record that has a vector and stamps, and nothing else: in that order, as they are stored. */
+const BARE = '%]}}]';
 
 /** Of which generation's fields a row holds all (see `StoredVersion`); missing, it is the first. A stamp of a field named `g` is no number. */
 const MARK = ',"g":([0-9]+)';

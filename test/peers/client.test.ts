@@ -31,7 +31,7 @@ const answers = (status: number, type: string, body: string): RequestListener =>
 };
 /** What is sent does not matter here. */
 const HANDSHAKE = {} as HandshakeRequest;
-const CHANGES = { protocol: 1, sender: { name: 'a', id: '', incarnation: '1' }, receiver: '1', start: null, end: { incarnation: '1', position: 1 }, more: false, records: [] } satisfies OutgoingChanges;
+const CHANGES = { protocol: 1, sender: { name: 'a', id: '', incarnation: '1' }, receiver: '1', start: null, end: { incarnation: '1', position: 1 }, more: false, records: '' } satisfies OutgoingChanges;
 const failure = (call: Promise<unknown>): Promise<unknown> => call.then(() => null, (error: unknown) => error);
 
 const CHANGED = { applied: 0, skipped: 0, detected: [], records: [] };

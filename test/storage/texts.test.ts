@@ -1,10 +1,11 @@
 /** The texts that the database makes of plain records are those of the records, and of others it makes none. */
 import { afterEach, describe, expect, it } from 'vitest';
 
-import { toWire } from '../../src/replication/wire.ts';
+import { toWire, type WireRecord } from '../../src/replication/wire.ts';
 import { readRecords, settle } from '../../src/storage/records.ts';
+import { BATCH_BYTES } from '../../src/storage/sizes.ts';
 import type { ModelTable } from '../../src/storage/tables.ts';
-import { plainTexts } from '../../src/storage/texts.ts';
+import { readTexts } from '../../src/storage/texts.ts';
 import { openReplicas, type Replicas } from '../support/replicas.ts';
 import { ACCOUNTS, model, THINGS_WITH_F3, type Schema } from '../support/schemas.ts';
 
@@ -16,16 +17,19 @@ const open = async (names: string, schema?: Schema): Promise<void> => {
   replicas = await openReplicas(names, schema && { schema });
 };
 
-/** The keys that have texts, each of which says what is stored. */
+/** The keys that have texts, each of which says what is stored; all others are named. */
 async function plainKeys(name = 'a'): Promise<string[]> {
   const { replica } = replicas.at(name);
   const [table] = [...replica.tables.values()] as [ModelTable];
   return replica.db.transaction(async (tx) => {
     const keys = (await tx.query('SELECT key FROM replication.record ORDER BY key')).map(([key]) => key as string);
-    const texts = await plainTexts(tx, table, [...keys, 'none']);
-    const records = await readRecords(tx, table, [...texts.keys()]);
-    expect([...texts.values()].map((text) => JSON.parse(text))).toEqual(records.map((record) => [table.name, record.key, settle(record, replica).settled.map(toWire)]));
-    return [...texts.keys()].toSorted();
+    const { text, count, others, cut } = await readTexts(tx, table, { after: 0, end: 1_000_000, peerId: 'p.1' }, BATCH_BYTES, true);
+    const texts = JSON.parse(`[${text}]`) as WireRecord[];
+    const plain = texts.map(([, key]) => key);
+    expect([count, cut, [...plain, ...others].toSorted()]).toEqual([plain.length, null, keys]);
+    const records = await readRecords(tx, table, plain);
+    expect(texts).toEqual(records.map((record) => [table.name, record.key, settle(record, replica).settled.map(toWire)]));
+    return plain.toSorted();
   });
 }
 
