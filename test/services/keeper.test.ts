@@ -1,7 +1,8 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
-import { CALM, createKeeper, type Keeper } from '../../src/services/keeper.ts';
-import { createNotices } from '../../src/services/notices.ts';
+import { CALM, createKeeper, LIVE, type Keeper, type Pace } from '../../src/services/keeper.ts';
+import { createNotices, type Notices } from '../../src/services/notices.ts';
+import { fold } from '../../src/storage/feed.ts';
 import type { Replica } from '../../src/storage/replica.ts';
 import { createParties, type Parties } from './parties.ts';
 
@@ -94,6 +95,72 @@ describe('the keeper', () => {
     expect(await logged()).toBe(1);
     expect(errors).toEqual([]);
   });
+});
+
+/** Of a minute between two looks, unless something else is said. */
+async function keeping(pace: Partial<Pace>, work: (paced: Keeper, notices: Notices) => Promise<void>, kept = replica): Promise<void> {
+  await keeper.close();
+  const notices = createNotices();
+  const paced = createKeeper(kept, notices, { ...LIVE, lookMs: 60_000, ...pace }, (error) => errors.push(error));
+  try {
+    await work(paced, notices);
+  } finally {
+    await paced.close();
+  }
+}
+
+describe('the pace', () => {
+  it('of one that is live: a write is taken in as soon as it is told of, and so is the next', () =>
+    keeping({}, async (paced) => {
+      for (let n = 1; n <= 5; n++) {
+        await write();
+        paced.wake();
+        await expect.poll(folded, { timeout: 15_000, interval: 5 }).toBe(n);
+      }
+    }));
+
+  it('rests between the runs that writes ask for, and folds all of them by the next look', () =>
+    keeping({ lookMs: 5_000, rest: 1_000_000 }, async (paced) => {
+      await write();
+      paced.wake();
+      await expect.poll(folded, { timeout: 3_000, interval: 5 }).toBe(1);
+      for (let n = 0; n < 5; n++) {
+        await write();
+        paced.wake();
+      }
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      expect(await folded()).toBe(1);
+      await expect.poll(folded, { timeout: 15_000, interval: 20 }).toBe(6);
+    }));
+
+  it('does not look at what others did after each of its own folds', async () => {
+    let looks = 0;
+    const query: Replica['db']['query'] = (sql, values) => {
+      if (sql.includes('max(resolved_seq)')) looks++;
+      return replica.db.query(sql, values);
+    };
+    await keeping(
+      {},
+      async (paced) => {
+        for (let n = 1; n <= 3; n++) {
+          await write();
+          paced.wake();
+          await expect.poll(folded, { timeout: 15_000, interval: 5 }).toBe(n);
+        }
+      },
+      { ...replica, db: { ...replica.db, query } },
+    );
+    expect(looks).toBe(0);
+  });
+
+  it('tells at once of a write that another gateway was faster to fold', () =>
+    keeping({}, async (paced, notices) => {
+      await write();
+      await fold(replica, () => {});
+      const told = new Promise<void>((resolve) => notices.onChanged(resolve));
+      paced.wake();
+      await told;
+    }));
 });
 
 it('tells those who follow of conflicts that another process logged, before its first look as after it', async () => {
