@@ -17,7 +17,13 @@ const text = z.string().refine(isText, 'is no text that PostgreSQL can hold');
 const checkpoint = z.strictObject({ incarnation, position });
 const taken = checkpoint.extend({ taker: incarnation });
 
-const record = z.custom<WireRecord>((value) => recordFault(value) === null, { error: ({ input }) => recordFault(input) ?? 'is no record' });
+/** Looked at here one by one: what zod keeps of each element of a list takes as long as the look. */
+const recordList = z.custom<WireRecord[]>((value) => Array.isArray(value), 'is no list').superRefine((list, context) => {
+  for (const [index, record] of list.entries()) {
+    const fault = recordFault(record);
+    if (fault !== null) return context.addIssue({ code: 'custom', path: [index], message: fault });
+  }
+});
 
 const member = z.strictObject({
   name,
@@ -107,7 +113,7 @@ export const changesRequest = z.strictObject({
   end: checkpoint,
   /** More batches follow, which may settle what collides after this one: two records that swap a unique value. */
   more: z.boolean().default(false),
-  records: z.array(record),
+  records: recordList,
 });
 
 export const changesResponse = z.strictObject({
@@ -116,7 +122,7 @@ export const changesResponse = z.strictObject({
   /** Conflicts that the batch opened on the receiver: [model, key]. */
   detected: z.array(z.tuple([z.string(), z.string()])),
   /** The receiver's states where they differ from what was sent, so that both sides log a conflict at once. */
-  records: z.array(record),
+  records: recordList,
 });
 
 export const digestRequest = z.strictObject({
@@ -176,7 +182,7 @@ export const resendResponse = z.strictObject({
   /** How many of the records asked for, from the first on, this answers; the others are to be asked for again. */
   count: z.number().int().min(0),
   /** The states of those of them that are known. */
-  records: z.array(record),
+  records: recordList,
 });
 
 /** A refusal: what happened and what to change, in words; `code` for the program. */

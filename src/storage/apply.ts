@@ -156,7 +156,10 @@ function* byTable(replica: Replica, records: readonly WireRecord[]): Generator<[
 function incomingStates(records: readonly WireRecord[]): Map<string, State> {
   const states = new Map<string, State>();
   for (const [, key, versions] of records) {
-    states.set(key, versions.map(fromWire).reduce<State>((state, version) => merge(state, [version]), states.get(key) ?? []));
+    const known = states.get(key);
+    const [only] = versions;
+    if (known === undefined && versions.length === 1 && only !== undefined) states.set(key, [fromWire(only)]);
+    else states.set(key, versions.map(fromWire).reduce<State>((state, version) => merge(state, [version]), known ?? []));
   }
   return states;
 }

@@ -5,12 +5,16 @@
 
 const TEXT = 25;
 const HEADER_BYTES = 20;
+const LENGTH_BYTES = 4;
+/** Where the length of the next element goes. */
+const GAP = '\0\0\0\0';
 
 /** A `text[]` in PostgreSQL's binary form (`array_recv`). */
 export function texts(values: readonly (string | null)[]): Buffer {
-  let bytes = HEADER_BYTES;
-  for (const value of values) bytes += 4 + (value === null ? 0 : Buffer.byteLength(value));
-  const array = Buffer.allocUnsafe(bytes);
+  // Written at once: a call for each element takes longer than all the rest. `join` takes null for nothing.
+  const joined = GAP + values.join(GAP);
+  const bytes = Buffer.byteLength(joined);
+  const array = Buffer.allocUnsafe(HEADER_BYTES + bytes);
   // Dimensions, whether there are nulls, the type of the elements; their number, and the index of the first.
   let at = array.writeInt32BE(values.length === 0 ? 0 : 1, 0);
   at = array.writeInt32BE(values.includes(null) ? 1 : 0, at);
@@ -18,10 +22,12 @@ export function texts(values: readonly (string | null)[]): Buffer {
   if (values.length === 0) return array.subarray(0, at);
   at = array.writeInt32BE(values.length, at);
   at = array.writeInt32BE(1, at);
+  array.write(joined, at);
+  const isAscii = bytes === joined.length;
   for (const value of values) {
-    const written = value === null ? -1 : array.write(value, at + 4);
-    array.writeInt32BE(written, at);
-    at += 4 + Math.max(0, written);
+    const length = value === null ? 0 : isAscii ? value.length : Buffer.byteLength(value);
+    array.writeInt32BE(value === null ? -1 : length, at);
+    at += LENGTH_BYTES + length;
   }
   return array;
 }

@@ -5,6 +5,7 @@
  * it): comparing costs the same for any number of records, and only differing buckets are looked into.
  */
 import { standing, stateHash, type State } from '../replication/merge.ts';
+import { numbers, texts } from './arrays.ts';
 import type { Transaction } from './database.ts';
 import type { Replica } from './replica.ts';
 
@@ -26,27 +27,40 @@ export function hashOf(key: string, state: State): string | null {
   return standing(state).length > 0 ? String(stateHash(key, state)) : null;
 }
 
+/** What a bucket's digest changes by; its hash in two halves. */
+interface Delta {
+  records: number;
+  high: number;
+  low: number;
+}
+
 /** Takes new hashes in and old ones out; null where there is nothing of a record but ghosts. */
 export async function addToDigests(
   tx: Transaction,
   records: readonly { readonly model: string; readonly bucket: number; readonly hash: string | null; readonly old: string | null }[],
 ): Promise<void> {
-  const deltas = new Map<string, { model: string; bucket: number; records: number; hash: bigint }>();
+  const deltas = new Map<string, Map<number, Delta>>();
   for (const { model, bucket, hash, old } of records) {
     if (hash === old) continue;
-    const id = `${bucket} ${model}`;
-    const delta = deltas.get(id) ?? { model, bucket, records: 0, hash: 0n };
+    const own = deltas.get(model) ?? new Map<number, Delta>();
+    deltas.set(model, own);
+    const delta = own.get(bucket) ?? { records: 0, high: 0, low: 0 };
+    own.set(bucket, delta);
     delta.records += (hash === null ? 0 : 1) - (old === null ? 0 : 1);
-    delta.hash ^= BigInt(hash ?? 0) ^ BigInt(old ?? 0);
-    deltas.set(id, delta);
+    for (const each of [hash, old]) {
+      // Hashes have 53 bits, of which JavaScript mixes 32 at a time.
+      const number = Number(each ?? 0);
+      delta.high ^= Math.floor(number / 2 ** 32);
+      delta.low ^= number;
+    }
   }
-  if (deltas.size === 0) return;
-  const rows = [...deltas.values()].map((delta) => ({ ...delta, hash: String(delta.hash) }));
+  const rows = [...deltas].flatMap(([model, own]) => [...own].map(([bucket, delta]) => ({ model, bucket, ...delta })));
+  if (rows.length === 0) return;
   await tx.query(
     `INSERT INTO replication.digest AS d (model, bucket, records, hash)
-     SELECT model, bucket, records, hash FROM json_to_recordset($1) AS x (model text, bucket smallint, records bigint, hash bigint)
+     SELECT * FROM unnest($1::text[], $2::smallint[], $3::bigint[], $4::bigint[])
      ON CONFLICT (model, bucket) DO UPDATE SET records = d.records + excluded.records, hash = d.hash # excluded.hash`,
-    [JSON.stringify(rows)],
+    [texts(rows.map(({ model }) => model)), numbers(rows.map(({ bucket }) => bucket)), numbers(rows.map(({ records: more }) => more)), numbers(rows.map(({ high, low }) => high * 2 ** 32 + (low >>> 0)))],
   );
 }
 

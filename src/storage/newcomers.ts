@@ -6,10 +6,11 @@
  */
 import { writeFirst } from '../replication/write.ts';
 import type { State } from '../replication/merge.ts';
-import type { ReplicaId, Version } from '../replication/version.ts';
+import type { Fields, ReplicaId, Version } from '../replication/version.ts';
+import { numbers, texts } from './arrays.ts';
 import { addToDigests, bucketOf, hashOf } from './digest.ts';
 import { sqlState, type Transaction } from './database.ts';
-import { encodeAsRow, encodeState, refuseIfWrittenMeanwhile } from './records.ts';
+import { encodeAsRow } from './records.ts';
 import type { Replica } from './replica.ts';
 import { insertRows, RowError } from './rows.ts';
 import { matchesKey, type ModelTable } from './tables.ts';
@@ -26,12 +27,13 @@ export const WORTH = 100;
  */
 export async function takeNewcomers(tx: Transaction, table: ModelTable, incoming: ReadonlyMap<string, State>, origin: ReplicaId, clock: number): Promise<ReadonlySet<string>> {
   if (incoming.size < WORTH || table.parents.length > 0 || table.children.length > 0) return new Set();
-  const plain = [...incoming].flatMap(([key, state]) => (isPlain(table, state) ? [key] : []));
-  const unknown = plain.length < WORTH ? [] : await unknownKeys(tx, table, plain);
-  const records = unknown.map((key) => ({ key, state: incoming.get(key) as State }));
-  if (records.length < WORTH || !(await showNew(tx, table, records))) return new Set();
-  await store(tx, table, records.map(({ key, state }) => ({ key, versions: encodeState(state, table), hash: hashOf(key, state) })), origin, clock);
-  return new Set(unknown);
+  const plain = [...incoming].flatMap(([key, state]) => (isPlain(table, state) ? [{ key, version: state[0] as Living }] : []));
+  if (plain.length < WORTH) return new Set();
+  const known = await knownKeys(tx, table, plain.map(({ key }) => key));
+  const newcomers = known === null ? [] : known.size === 0 ? plain : plain.filter(({ key }) => !known.has(key));
+  if (newcomers.length < WORTH || !(await showNew(tx, table, newcomers))) return new Set();
+  await store(tx, table, newcomers.map(({ key, version }) => ({ key, versions: encodeAsRow(table, version), hash: hashOf(key, [version]) })), origin, clock);
+  return new Set(newcomers.map(({ key }) => key));
 }
 
 /**
@@ -75,12 +77,12 @@ async function store(
   origin: ReplicaId | null,
   clock: number,
 ): Promise<void> {
-  const stored = records.map((record) => ({ ...record, model: name, bucket: bucketOf(record.key), old: null }));
+  const stored = records.map(({ key, versions, hash }) => ({ model: name, key, versions, hash, bucket: bucketOf(key), old: null }));
   await tx.query(
     `INSERT INTO replication.record (model, key, position, origin, versions, hash, bucket, changed_at)
      SELECT $1, key, nextval('replication.position'), $2, versions::json, hash, bucket, $3
        FROM unnest($4::text[], $5::text[], $6::bigint[], $7::smallint[]) AS x (key, versions, hash, bucket)`,
-    [name, origin, clock, stored.map(({ key }) => key), stored.map(({ versions }) => versions), stored.map(({ hash }) => hash), stored.map(({ bucket }) => bucket)],
+    [name, origin, clock, texts(stored.map(({ key }) => key)), texts(stored.map(({ versions }) => versions)), numbers(stored.map(({ hash }) => hash)), numbers(stored.map(({ bucket }) => bucket))],
   );
   await addToDigests(tx, stored);
 }
@@ -88,39 +90,83 @@ async function store(
 /** No record may claim a unique value unseen. */
 export const UNCLAIMED = 'NOT EXISTS (SELECT FROM replication.claim)';
 
+/** A version that is no deletion. */
+type Living = Version & { readonly fields: Fields };
+
+interface Newcomer {
+  readonly key: string;
+  readonly version: Living;
+}
+
 /** One living version that has just the fields of the table. */
 function isPlain({ columns }: ModelTable, state: State): boolean {
   const [version] = state as [Version];
   const { fields } = version;
   if (state.length !== 1 || fields === null) return false;
-  return Object.keys(fields).length === columns.length && columns.every(({ field }) => Object.hasOwn(fields, field.name));
+  let count = 0;
+  for (const _ in fields) count++;
+  return count === columns.length && columns.every(({ field }) => Object.hasOwn(fields, field.name));
 }
 
-/** Of these keys those that have no record, no row and no captured write here; none where another record may claim a unique value unseen. */
-async function unknownKeys(tx: Transaction, table: ModelTable, keys: readonly string[]): Promise<string[]> {
+/** Of these keys those that have a record here; null where another record may claim a unique value unseen. */
+async function knownKeys(tx: Transaction, table: ModelTable, keys: readonly string[]): Promise<ReadonlySet<string> | null> {
   const rows = await tx.query(
-    `SELECT k.key FROM unnest($2::text[]) AS k (key)
-      WHERE ${UNCLAIMED}
-        AND NOT EXISTS (SELECT FROM replication.record r WHERE r.model = $1 AND r.key = k.key OFFSET 0)
-        AND NOT EXISTS (SELECT FROM replication.log l WHERE l.model = $1 AND l.key = k.key OFFSET 0)
-        AND NOT EXISTS (SELECT FROM ${table.table} t WHERE ${matchesKey('t', table.keyColumn, 'k.key')} OFFSET 0)`,
-    [table.name, keys],
+    `SELECT NULL WHERE NOT ${UNCLAIMED} UNION ALL
+     SELECT k.key FROM unnest($2::text[]) AS k (key) WHERE EXISTS (SELECT FROM replication.record r WHERE r.model = $1 AND r.key = k.key OFFSET 0)`,
+    [table.name, texts(keys)],
   );
-  return rows.map(([key]) => key as string);
+  return rows[0]?.[0] === null ? null : new Set(rows.map(([key]) => key as string));
 }
 
-/** Makes the rows; false where the table refuses one, or makes something else of it. Nothing is made then. */
-async function showNew(tx: Transaction, table: ModelTable, records: readonly { readonly key: string; readonly state: State }[]): Promise<boolean> {
+/** Makes the rows; false where the table refuses one, or makes something else of it, or where one was written to here. Nothing is made then. */
+async function showNew(tx: Transaction, table: ModelTable, newcomers: readonly Newcomer[]): Promise<boolean> {
   // What is checked late is checked now, when the rows can still be taken back.
   await tx.query('SAVEPOINT newcomers; SET CONSTRAINTS ALL IMMEDIATE');
   try {
-    await insertRows(tx, table, records.map(({ key, state: [version] }) => ({ key, fields: (version as Version).fields })));
+    await makeRows(tx, table, newcomers);
   } catch (error) {
     if (!(error instanceof RowError) && !/^(22|23|P0001)/.test(sqlState(error) ?? '')) throw error;
     await tx.query('ROLLBACK TO SAVEPOINT newcomers');
     return false;
   }
-  await refuseIfWrittenMeanwhile(tx, records.map(({ key }) => ({ table, key, places: [] })));
-  await tx.query('RELEASE SAVEPOINT newcomers');
-  return true;
+  // A local writer may have created a key, and deleted it again: now that its row is made nobody else can.
+  const [written] = await tx.query(
+    `SELECT WHERE EXISTS (SELECT FROM replication.log)
+        AND EXISTS (SELECT FROM unnest($2::text[]) AS k (key) CROSS JOIN LATERAL (SELECT FROM replication.log l WHERE l.model = $1 AND l.key = k.key OFFSET 0) AS l)`,
+    [table.name, texts(newcomers.map(({ key }) => key))],
+  );
+  await tx.query(written ? 'ROLLBACK TO SAVEPOINT newcomers' : 'RELEASE SAVEPOINT newcomers');
+  return written === undefined;
+}
+
+/** Types whose values are their texts. */
+const VERBATIM = /^(text|character varying|json)$/;
+
+/**
+ * Makes rows where there are none, without looking at what comes of them where nothing can have changed it: where no trigger or rule stands before the table, a row is what its values' texts are read
+ * as, and these are written as their types write them or not at all.
+ *
+ * @throws RowError, or the database's error; what was made is to be taken back then.
+ */
+async function makeRows(tx: Transaction, table: ModelTable, newcomers: readonly Newcomer[]): Promise<void> {
+  const columns = [table.keyColumn, ...table.columns];
+  const own = columns.map((_, i) => `c${i}`);
+  const read = columns.flatMap(({ type }, i) => (VERBATIM.test(type) ? [] : [`c${i}::${type} AS v${i}`]));
+  const exact = columns.flatMap(({ type }, i) => (VERBATIM.test(type) ? [] : [`AND v${i}::text COLLATE "C" IS NOT DISTINCT FROM c${i}`]));
+  const [made] = await tx.query(
+    `WITH made AS (
+       INSERT INTO ${table.table} (${columns.map(({ column }) => column).join(', ')}) OVERRIDING SYSTEM VALUE
+       SELECT ${columns.map(({ type }, i) => (VERBATIM.test(type) ? `c${i}::${type}` : `v${i}`)).join(', ')}
+         FROM (SELECT ${[...own, ...read].join(', ')} FROM unnest(${own.map((_, i) => `$${i + 2}::text[]`).join(', ')}) AS x (${own.join(', ')}) OFFSET 0) AS x
+        WHERE (SELECT relkind = 'r' AND NOT relhasrules FROM pg_class WHERE oid = $1::regclass)
+          AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = $1::regclass AND tgtype & 7 = 7 AND tgenabled <> 'D') ${exact.join(' ')}
+       RETURNING 1
+     ) SELECT count(*) FROM made`,
+    [table.table, texts(newcomers.map(({ key }) => key)), ...table.columns.map(({ field: { name } }) => texts(newcomers.map(({ version }) => version.fields[name] ?? null)))],
+  );
+  const count = Number(made?.[0]);
+  if (count === newcomers.length) return;
+  // Something stands before the table: each row is compared with what it was to be.
+  if (count === 0) return insertRows(tx, table, newcomers.map(({ key, version: { fields } }) => ({ key, fields })));
+  throw new RowError(`a value for ${table.table} is not written as its type writes it`);
 }
