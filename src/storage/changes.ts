@@ -6,6 +6,7 @@ import type { View } from '../replication/policy.ts';
 import type { Masked } from '../replication/unique.ts';
 import { sameFields, type Fields, type Version } from '../replication/version.ts';
 import { asVersion } from '../replication/write.ts';
+import { numbers, texts } from './arrays.ts';
 import { logConflicts, NO_CHANGES, type ConflictChanges } from './conflicts.ts';
 import { addToDigests, bucketOf, hashOf } from './digest.ts';
 import type { Transaction } from './database.ts';
@@ -53,52 +54,92 @@ export async function writeChanges(
   if (given.length === 0) return { conflicts: NO_CHANGES, waiting: new Map(), masked: new Map() };
   const { changes, verdicts, waiting } = await showAll(tx, replica, given);
   await refuseIfWrittenMeanwhile(tx, changes.flatMap(({ before, view }) => (before.row === null && view.fields !== null ? [before] : [])));
-  const records = changes.map((change) => {
-    const { before, state } = change;
+  const encoded = new Map<State, string>();
+  const records = changes.map((change): StoredChange => {
+    const { before, state, origin, view } = change;
     const unshown = waiting.get(change);
     // What is said of the row, which stays as it was where it could not be written.
     const masked = unshown === undefined ? (change.masked ?? null) : unshown.removed ? null : before.masked;
+    const asRow = state.length === 1 && unshown === undefined && masked === null;
+    const versions = encodeState(state, asRow ? before.table : null);
+    if (!asRow) encoded.set(state, versions);
     return {
       model: before.table.name,
       key: before.key,
-      position: before.position > 0 && sameState(state, before.state) ? before.position : null,
-      origin: change.origin,
-      versions: encodeState(state, state.length === 1 && unshown === undefined && masked === null ? before.table : null),
-      shown: state.length > 1 ? JSON.stringify(change.view.version?.vector ?? null) : null,
-      waiting: unshown?.reason ?? null,
-      held: unshown === undefined || unshown.removed ? null : heldVersion(replica, before),
-      awaits: unshown?.awaits ?? null,
-      masked: masked && JSON.stringify(masked),
+      origin,
+      versions,
+      shown: state.length > 1 ? JSON.stringify(view.version?.vector ?? null) : null,
       hash: hashOf(before.key, state),
-      dead: state.some(({ fields }) => fields === null),
-      bucket: bucketOf(before.key),
-      carries: carries(before.table, state),
-      clock,
       old: before.hash,
+      bucket: bucketOf(before.key),
+      rest: restOf({
+        ...(before.position > 0 && sameState(state, before.state) && { position: before.position }),
+        ...(unshown && { waiting: unshown.reason, held: unshown.removed ? null : heldVersion(replica, before), awaits: unshown.awaits }),
+        ...(masked && { masked: JSON.stringify(masked) }),
+        ...(state.some(({ fields }) => fields === null) && { dead: true }),
+        ...(carries(before.table, state) && { carries: true }),
+      }),
     };
   });
-  await tx.query(
-    `INSERT INTO replication.record (model, key, position, origin, versions, shown, waiting, held, masked, awaits, tried, hash, dead, bucket, carries, changed_at)
-     SELECT model, key, coalesce(position, nextval('replication.position')), origin, versions::json, shown::json, waiting, held::json, masked::json,
-            awaits, CASE WHEN waiting IS NOT NULL THEN nextval('replication.trial') END, hash, dead, bucket, carries, clock
-       FROM json_to_recordset($1) AS x (model text, key text, position bigint, origin text, versions text, shown text, waiting text, held text, masked text, awaits text,
-                                        hash bigint, dead boolean, bucket smallint, carries boolean, clock bigint)
-     ON CONFLICT (model, key) DO UPDATE SET position = excluded.position, origin = excluded.origin, versions = excluded.versions,
-       shown = excluded.shown, waiting = excluded.waiting, held = excluded.held, masked = excluded.masked, awaits = excluded.awaits, tried = excluded.tried, hash = excluded.hash, dead = excluded.dead, carries = excluded.carries, changed_at = excluded.changed_at`,
-    [JSON.stringify(records)],
-  );
+  await storeStates(tx, clock, records);
   const places = changes.flatMap(({ before }) => before.places);
   if (places.length > 0) await tx.query('DELETE FROM replication.log WHERE ctid = ANY($1::tid[])', [places]);
   await addToDigests(tx, records);
   await noteArrivals(tx, [...changes.filter((change) => !waiting.has(change)).flatMap(tokensOf), ...[...waiting.values()].flatMap(({ awaits }) => (awaits === AGAIN ? [AGAIN] : []))]);
   await storeClaims(tx, changes, verdicts, waiting);
-  const conflicts = await logConflicts(tx, replica, clock, changes);
+  const conflicts = await logConflicts(tx, replica, clock, changes, encoded);
   const unique = await logVerdicts(tx, clock, verdicts, more);
   return {
     conflicts: { detected: [...conflicts.detected, ...unique.detected], resolved: [...conflicts.resolved, ...unique.resolved] },
     waiting: new Map([...waiting].map(([{ before }, why]) => [before, why])),
     masked: new Map(changes.flatMap((change) => (change.masked ? [[change.before, change.masked] as const] : []))),
   };
+}
+
+/** A record's new state, as it is stored. */
+interface StoredChange {
+  readonly model: string;
+  readonly key: string;
+  readonly origin: string | null;
+  readonly versions: string;
+  readonly shown: string | null;
+  readonly hash: string | null;
+  /** The hash before. */
+  readonly old: string | null;
+  readonly bucket: number;
+  /** What few records have, as JSON; null where this one has nothing of it. */
+  readonly rest: string | null;
+}
+
+/** Its place in the feed, where that stays; what `waiting`, `held`, `awaits`, `masked`, `dead` and `carries` of `replication.record` are, where they are anything. */
+function restOf(rest: object): string | null {
+  for (const _ in rest) return JSON.stringify(rest);
+  return null;
+}
+
+/** Stores states, in their order. */
+async function storeStates(tx: Transaction, clock: number, records: readonly StoredChange[]): Promise<void> {
+  await tx.query(
+    `INSERT INTO replication.record (model, key, position, origin, versions, shown, waiting, held, masked, awaits, tried, hash, dead, bucket, carries, changed_at)
+     SELECT model, key, coalesce((rest->>'position')::bigint, nextval('replication.position')), origin, versions::json, shown::json, rest->>'waiting', (rest->>'held')::json, (rest->>'masked')::json,
+            rest->>'awaits', CASE WHEN rest->>'waiting' IS NOT NULL THEN nextval('replication.trial') END, hash, coalesce((rest->>'dead')::boolean, false), bucket,
+            coalesce((rest->>'carries')::boolean, false), $1
+       FROM (SELECT model, key, origin, versions, shown, hash, bucket, rest::json AS rest
+               FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::smallint[], $9::text[]) AS x (model, key, origin, versions, shown, hash, bucket, rest)) AS x
+     ON CONFLICT (model, key) DO UPDATE SET position = excluded.position, origin = excluded.origin, versions = excluded.versions,
+       shown = excluded.shown, waiting = excluded.waiting, held = excluded.held, masked = excluded.masked, awaits = excluded.awaits, tried = excluded.tried, hash = excluded.hash, dead = excluded.dead, carries = excluded.carries, changed_at = excluded.changed_at`,
+    [
+      clock,
+      texts(records.map(({ model }) => model)),
+      texts(records.map(({ key }) => key)),
+      texts(records.map(({ origin }) => origin)),
+      texts(records.map(({ versions }) => versions)),
+      texts(records.map(({ shown }) => shown)),
+      numbers(records.map(({ hash }) => hash)),
+      numbers(records.map(({ bucket }) => bucket)),
+      texts(records.map(({ rest }) => rest)),
+    ],
+  );
 }
 
 /** Writes the rows. Whose a unique value is, is asked only where that is in question. */

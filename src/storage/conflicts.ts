@@ -5,7 +5,9 @@
 import { differingFields, isConflict, kindOf, outcome, type ConflictKind } from '../replication/conflict.ts';
 import { sameState, standing, type State } from '../replication/merge.ts';
 import type { Fields, Strategy, Version } from '../replication/version.ts';
+import { texts } from './arrays.ts';
 import type { Change } from './changes.ts';
+import { closeEntries, openEntries, updateEntries, type ClosedEntry, type OpenedEntry, type UpdatedEntry } from './conflict-entries.ts';
 import { findConflicts, type ConflictPage } from './conflict-log.ts';
 import type { Database, Row, Transaction } from './database.ts';
 import { decodeState, decodeVersion, encodeState, encodeVersion, type StoredVersion } from './records.ts';
@@ -50,35 +52,41 @@ export interface ConflictEntry extends ConflictRef {
 
 const COLUMNS = `id, model, key, kind, status, to_json(fields), sides, detected_at, resolved_at, resolution, resolved_by, resolved_values, resolved_seq, name, holder`;
 
-/** Brings the log up to date with changed states. */
-export async function logConflicts(tx: Transaction, replica: Replica, clock: number, changes: readonly Change[]): Promise<ConflictChanges> {
+/**
+ * Brings the log up to date with changed states.
+ *
+ * @param encoded - States that are stored whole, as they are stored.
+ */
+export async function logConflicts(tx: Transaction, replica: Replica, clock: number, changes: readonly Change[], encoded: ReadonlyMap<State, string>): Promise<ConflictChanges> {
   const candidates = changes.filter(({ before, state }) => before.state.length > 1 || state.length > 1);
   if (candidates.length === 0) return NO_CHANGES;
   const pending = await readPending(tx, candidates);
-  const opened: object[] = [];
-  const updated: object[] = [];
-  const closed: object[] = [];
+  const opened: OpenedEntry[] = [];
+  const updated: UpdatedEntry[] = [];
+  const closed: ClosedEntry[] = [];
   for (const { before, state, view } of candidates) {
     const { table, key } = before;
-    const entry = pending.get(recordId(table.name, key));
+    const id = pending.get(recordId(table.name, key));
     const conflict = isConflict(state);
     const versions = standing(state);
-    const now = { kind: kindOf(state), fields: differingFields(state), sides: encodeState(versions, null) };
-    if (conflict && replica.policy === 'manual') {
-      if (entry === undefined) opened.push({ model: table.name, key, ...now });
-      else if (!sameState(entry.sides, versions)) updated.push({ id: entry.id, ...now });
-      continue;
-    }
-    const end = { by: replica.name, values: view.fields && JSON.stringify(view.fields) };
+    // A pending entry has the sides of the state that is stored.
+    const known = standing(before.state);
+    const same = sameState(known, versions);
+    if (conflict && id !== undefined && replica.policy === 'manual' && same) continue;
+    const values = view.fields && JSON.stringify(view.fields);
     if (conflict) {
-      // The policy has settled it in the view: logged for what it passed over.
-      const settled = { strategy: replica.policy, ...end };
-      if (entry !== undefined) closed.push({ id: entry.id, ...now, ...settled });
-      else if (!sameState(standing(before.state), versions)) opened.push({ model: table.name, key, ...now, ...settled });
-    } else if (entry !== undefined) {
-      // A side may have been written to since the entry was last brought up to date, and the write is to be found in the log once it is decided over.
-      const last = isConflict(before.settled) ? before.settled : entry.sides;
-      closed.push({ id: entry.id, kind: kindOf(last), fields: differingFields(last), sides: encodeState(last, null), ...end, ...outcome(last, state) });
+      const now = { kind: kindOf(state), fields: differingFields(state), sides: encoded.get(versions) ?? encodeState(versions, null) };
+      // An automatic policy has settled it in the view: logged for what it passed over.
+      const ending = replica.policy === 'manual' ? undefined : { strategy: replica.policy, by: replica.name, values };
+      if (id === undefined) {
+        if (ending === undefined) opened.push({ model: table.name, key, ...now });
+        else if (!same) opened.push({ model: table.name, key, ...now, ending });
+      } else if (ending === undefined) updated.push({ id, ...now });
+      else closed.push({ id, ...now, ...ending });
+    } else if (id !== undefined) {
+      // A side may have been written to since, and the write is to be found in the log once it is decided over.
+      const last = isConflict(before.settled) ? before.settled : known;
+      closed.push({ id, kind: kindOf(last), fields: differingFields(last), sides: last === before.state ? null : encodeState(last, null), values, ...outcome(last, state) });
     }
   }
   await updateEntries(tx, updated);
@@ -152,12 +160,14 @@ export async function pendingIds(db: Pick<Database, 'query'>, after: string, upT
   return rows.map(([id]) => id as string);
 }
 
-async function readPending(tx: Transaction, changes: readonly Change[]): Promise<Map<string, ConflictEntry>> {
+/** By record, the ids of the pending entries of these records, but for those over unique values. */
+async function readPending(tx: Transaction, changes: readonly Change[]): Promise<ReadonlyMap<string, string>> {
   const rows = await tx.query(
-    `SELECT ${COLUMNS} FROM replication.conflict JOIN json_to_recordset($1) AS x (m text, k text) ON model = x.m AND key = x.k WHERE status = 'PENDING' AND name = ''`,
-    [JSON.stringify(changes.map(({ before }) => ({ m: before.table.name, k: before.key })))],
+    `SELECT x.model, x.key, c.id FROM unnest($1::text[], $2::text[]) AS x (model, key)
+      CROSS JOIN LATERAL (SELECT id FROM replication.conflict c WHERE c.model = x.model AND c.key = x.key AND c.status = 'PENDING' AND c.name = '' OFFSET 0) c`,
+    [texts(changes.map(({ before }) => before.table.name)), texts(changes.map(({ before }) => before.key))],
   );
-  return new Map(rows.map(toEntry).map((entry) => [recordId(entry.model, entry.key), entry]));
+  return new Map(rows.map(([model, key, id]) => [recordId(model as string, key as string), id as string]));
 }
 
 /** The pending entries of these records over unique values. */
@@ -173,50 +183,6 @@ export async function pendingUnique(tx: Transaction, records: readonly { readonl
 /** Who holds a unique value, as an entry keeps it. */
 export function encodeHolder(key: string, version: Version): string {
   return JSON.stringify({ k: key, ...encodeVersion(version) });
-}
-
-/** Brings pending entries up to date. */
-export async function updateEntries(tx: Transaction, entries: readonly object[]): Promise<void> {
-  if (entries.length === 0) return;
-  await tx.query(
-    `UPDATE replication.conflict c SET kind = x.kind, fields = x.fields, sides = x.sides::json, holder = x.holder::json
-       FROM json_to_recordset($1) AS x (id bigint, kind text, fields text[], sides text, holder text) WHERE c.id = x.id`,
-    [JSON.stringify(entries)],
-  );
-}
-
-/** Opens entries; those with a strategy are resolved at once. */
-export async function openEntries(tx: Transaction, clock: number, entries: readonly object[]): Promise<ConflictRef[]> {
-  if (entries.length === 0) return [];
-  const rows = await tx.query(
-    `INSERT INTO replication.conflict (model, key, kind, status, fields, sides, detected_at, resolved_at, resolution, resolved_by, resolved_values, resolved_seq, name, holder)
-     SELECT model, key, kind, CASE WHEN strategy IS NULL THEN 'PENDING' ELSE 'RESOLVED' END, fields, sides::json, $2::bigint,
-            CASE WHEN strategy IS NOT NULL THEN $2::bigint END, strategy, "by", "values"::json,
-            CASE WHEN strategy IS NOT NULL THEN nextval('replication.resolution') END, coalesce(name, ''), holder::json
-       FROM json_to_recordset($1) AS x (model text, key text, kind text, fields text[], sides text, strategy text, "by" text, "values" text, name text, holder text)
-     RETURNING id, model, key, kind`,
-    [JSON.stringify(entries), clock],
-  );
-  return rows.map(([id, model, key, kind]) => ({
-    id: id as string,
-    model: model as string,
-    key: key as string,
-    kind: kind as ConflictKind,
-  }));
-}
-
-export async function closeEntries(tx: Transaction, clock: number, entries: readonly object[]): Promise<ConflictChanges['resolved']> {
-  if (entries.length === 0) return [];
-  const rows = await tx.query(
-    `UPDATE replication.conflict c
-        SET status = 'RESOLVED', kind = x.kind, fields = x.fields, sides = x.sides::json, resolved_at = $2::bigint, resolution = x.strategy,
-            resolved_by = x."by", resolved_values = x."values"::json, resolved_seq = nextval('replication.resolution')
-       FROM json_to_recordset($1) AS x (id bigint, kind text, fields text[], sides text, strategy text, "by" text, "values" text)
-      WHERE c.id = x.id
-      RETURNING c.id, c.resolution, c.resolved_at - c.detected_at`,
-    [JSON.stringify(entries), clock],
-  );
-  return rows.map(([id, strategy, micros]) => ({ id: id as string, strategy: strategy as Strategy, seconds: Number(micros) / 1e6 }));
 }
 
 function toEntry(row: Row): ConflictEntry {

@@ -6,7 +6,8 @@ import { latest, livingSides } from '../replication/policy.ts';
 import { uniqueOutcome } from '../replication/unique.ts';
 import { compare, sameFields, type Version } from '../replication/version.ts';
 import type { Change } from './changes.ts';
-import { closeEntries, encodeHolder, NO_CHANGES, openEntries, pendingUnique, updateEntries, type ConflictChanges, type ConflictEntry } from './conflicts.ts';
+import { closeEntries, openEntries, updateEntries, type ClosedEntry, type OpenedEntry, type UpdatedEntry } from './conflict-entries.ts';
+import { encodeHolder, NO_CHANGES, pendingUnique, type ConflictChanges, type ConflictEntry } from './conflicts.ts';
 import type { Transaction } from './database.ts';
 import { encodeState, originOf, readLocked, viewOf } from './records.ts';
 import type { Replica } from './replica.ts';
@@ -23,16 +24,16 @@ export async function logVerdicts(tx: Transaction, clock: number, verdicts: read
   const keys = verdicts.map(({ change: { before } }) => ({ m: before.table.name, k: before.key }));
   const pending = new Map((await pendingUnique(tx, keys)).map((entry) => [idOf(entry.model, entry.key, entry.name), entry]));
   const states = new Map(verdicts.map(({ change }) => [idOf(change.before.table.name, change.before.key), change.state]));
-  const opened: { model: string; key: string }[] = [];
-  const updated: object[] = [];
-  const closed: object[] = [];
+  const opened: OpenedEntry[] = [];
+  const updated: UpdatedEntry[] = [];
+  const closed: ClosedEntry[] = [];
   for (const { change, unique, holder } of verdicts) {
     const { before: { table, key } } = change;
     const entry = pending.get(idOf(table.name, key, unique.name));
     const own = shownVersion(change);
     if (holder !== null && own !== null) {
-      const now = { kind: 'UNIQUE', fields: unique.fields, sides: encodeState([own], null), holder: encodeHolder(holder.key, holder.version) };
-      if (entry === undefined) opened.push({ model: table.name, key, name: unique.name, ...now } as (typeof opened)[number]);
+      const now = { kind: 'UNIQUE' as const, fields: unique.fields, sides: encodeState([own], null), holder: encodeHolder(holder.key, holder.version) };
+      if (entry === undefined) opened.push({ model: table.name, key, name: unique.name, ...now });
       else if (!isSame(entry, own, holder.key, holder.version)) updated.push({ id: entry.id, ...now });
     } else if (entry !== undefined) {
       const sides = sidesOf(entry);
@@ -41,7 +42,7 @@ export async function logVerdicts(tx: Transaction, clock: number, verdicts: read
         id: entry.id,
         kind: 'UNIQUE',
         fields: entry.fields,
-        sides: encodeState(entry.sides, null),
+        sides: null,
         values: change.view.fields && JSON.stringify(change.view.fields),
         ...uniqueOutcome(sides, after),
       });
@@ -56,11 +57,11 @@ export async function logVerdicts(tx: Transaction, clock: number, verdicts: read
 /** Closes the entries whose constraint is gone: nothing collides there any more, by the hand of whoever changed the schema here. */
 export async function closeDropped(tx: Transaction, replica: Replica, { name: model, unique }: ModelTable, clock: number): Promise<ConflictChanges> {
   const rows = await tx.query(`SELECT key FROM replication.conflict WHERE status = 'PENDING' AND kind = 'UNIQUE' AND model = $1 AND name <> ALL ($2)`, [model, unique.map(({ name }) => name)]);
-  const closed: object[] = [];
+  const closed: ClosedEntry[] = [];
   for (const entry of await pendingUnique(tx, rows.map(([key]) => ({ m: model, k: key as string })))) {
     if (unique.some(({ name }) => name === entry.name)) continue;
     const [own] = entry.sides;
-    closed.push({ id: entry.id, kind: entry.kind, fields: entry.fields, sides: encodeState(entry.sides, null), values: own?.fields && JSON.stringify(own.fields), strategy: 'manual', by: replica.name });
+    closed.push({ id: entry.id, kind: entry.kind, fields: entry.fields, sides: null, values: own?.fields ? JSON.stringify(own.fields) : null, strategy: 'manual', by: replica.name });
   }
   return { detected: [], resolved: await closeEntries(tx, clock, closed) };
 }
@@ -87,7 +88,7 @@ export async function deferredChanges(tx: Transaction, replica: Replica, which: 
   return found;
 }
 
-async function withoutDeferred<T extends { readonly model: string; readonly key: string }>(tx: Transaction, clock: number, opened: readonly T[], more: string | null): Promise<readonly T[]> {
+async function withoutDeferred(tx: Transaction, clock: number, opened: readonly OpenedEntry[], more: string | null): Promise<readonly OpenedEntry[]> {
   if (opened.length === 0) return opened;
   const records = JSON.stringify(opened.map(({ model, key }) => ({ model, key })));
   if (more !== null) {
