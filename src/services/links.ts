@@ -1,6 +1,6 @@
 /**
- * A link carries this replica's changes to one peer: a handshake, then batches of the feed from where the peer's checkpoint stands. The next batch is read while the peer
- * applies the last.
+ * A link carries this replica's changes to one peer: a handshake, then batches of the feed from where the peer's checkpoint stands. The next batch is read, and what the
+ * peer answered to the one before is taken over, while the peer applies the last.
  */
 import { PeerRejectedError, type PeerClient } from '../peers/client.ts';
 import { resume, sameCheckpoint, type Checkpoint } from '../replication/exchange.ts';
@@ -139,39 +139,55 @@ export function createLink({ replica, client, introductions, keeper, notices, on
     let reading = readFeed(replica, current.read, peerId);
     // The peer waits with what collides until it is told that nothing follows.
     let promised = false;
-    for (;;) {
-      const batch = await reading;
-      const end: Checkpoint = { incarnation, position: batch.end };
-      const moves = !sameCheckpoint(current.start, batch.end === 0 ? null : end);
-      if (batch.count === 0 && !batch.more && !promised && (warm || !moves)) {
+    // What the peer answered to the last batch is taken over while it has the next.
+    let taking: Promise<Pushed> | null = null;
+    try {
+      for (;;) {
+        const batch: Batch = await reading;
+        const end: Checkpoint = { incarnation, position: batch.end };
+        const moves = !sameCheckpoint(current.start, batch.end === 0 ? null : end);
+        if (batch.count === 0 && !batch.more && !promised && (warm || !moves)) {
+          current.read = batch.end;
+          return;
+        }
+        if (batch.more) {
+          reading = readFeed(replica, batch.end, peerId);
+          // Awaited in the next round; if this one fails first, its failure is the one to tell.
+          reading.catch(() => {});
+        }
+        // Reading is where it is noticed that another process has brought fields.
+        if (schemaOf(replica) !== current.schema) throw new PeerRejectedError('CHECKPOINT_MISMATCH', 'the fields of the models have changed here. It begins with a handshake again');
+        const answer = await sendBatch(current, batch, end);
+        promised = batch.more;
+        current.start = end;
         current.read = batch.end;
-        return;
+        if (taking !== null) yield await taking;
+        taking = takeAnswer(current, batch.count, answer, end);
+        if (!batch.more) {
+          yield await taking;
+          return;
+        }
+        taking.catch(() => {});
       }
-      if (batch.more) {
-        reading = readFeed(replica, batch.end, peerId);
-        // Awaited in the next round; if this one fails first, its failure is the one to tell.
-        reading.catch(() => {});
-      }
-      // Reading is where it is noticed that another process has brought fields.
-      if (schemaOf(replica) !== current.schema) throw new PeerRejectedError('CHECKPOINT_MISMATCH', 'the fields of the models have changed here. It begins with a handshake again');
-      yield await sendBatch(current, batch, end);
-      promised = batch.more;
-      current.start = end;
-      current.read = batch.end;
-      if (!batch.more) return;
+    } finally {
+      await taking?.catch(() => {});
     }
   }
 
-  async function sendBatch({ peer, incarnation, generation, rootChanges, start }: Session, { count, records, more }: Batch, end: Checkpoint): Promise<Pushed> {
+  async function sendBatch({ peer, incarnation, rootChanges, start }: Session, { records, more }: Batch, end: Checkpoint): Promise<ChangesResponse> {
     const { name, id } = replica;
     // Read after the batch: the peer has to know what its records go back to.
     if (peer.collection && (await readRootChanges(replica.db)) !== rootChanges) {
       throw new PeerRejectedError('CHECKPOINT_MISMATCH', 'this replica has met another history since. It begins with a handshake again');
     }
-    const answer = await client.changes(
+    return client.changes(
       { protocol: PROTOCOL, sender: { name, id, incarnation }, receiver: peer.incarnation, ...(peer.collection && { generation: peer.collection.generation }), ...(peer.schema && { schema: peer.schema }), ...(peer.history && { roots: peer.history.changes }), start, end, more, records },
       signal,
     );
+  }
+
+  /** Takes over what the peer answered to a batch of `count` records, and notes that it has them. */
+  async function takeAnswer({ peer, incarnation, generation }: Session, count: number, answer: ChangesResponse, end: Checkpoint): Promise<Pushed> {
     let detected: readonly ConflictRef[] = [];
     if (answer.records.length > 0) {
       const { applied, conflicts } = await applyRecords(replica, peer, answer.records, null, { incarnation, generation });

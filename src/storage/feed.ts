@@ -20,8 +20,11 @@ import { readTexts, type Range } from './texts.ts';
 import { contested } from './unique.ts';
 import { foldUpdates } from './updates.ts';
 
-/** Records that one transaction folds, and that one batch holds, at most. */
+/** Records that one transaction folds at most. */
 export const BATCH_RECORDS = 5000;
+
+/** Records that one batch holds at most: both sides work at once where there are several, each on what the other has done with. */
+export const SENT_RECORDS = 1250;
 
 export interface Batch {
   /** The place in the feed that the batch reaches. */
@@ -76,10 +79,10 @@ interface Places {
 async function findPlaces(replica: Replica, after: number, peerId: string): Promise<Places> {
   for (let end = after; ; ) {
     // What is left of a model that is replicated no more is passed over.
-    const [row] = await replica.db.query('SELECT places, last, first FROM replication.next_places($1, $2, $3, $4)', [end, BATCH_RECORDS, [...replica.tables.keys()], peerId]);
+    const [row] = await replica.db.query('SELECT places, last, first FROM replication.next_places($1, $2, $3, $4)', [end, SENT_RECORDS, [...replica.tables.keys()], peerId]);
     const [count, last, first] = row ?? [];
     end = Number(last ?? end);
-    const more = Number(count) === BATCH_RECORDS;
+    const more = Number(count) === SENT_RECORDS;
     if (first !== null && first !== undefined) return { first: Number(first), end, more };
     if (!more) return { first: null, end, more };
   }

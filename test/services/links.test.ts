@@ -7,7 +7,10 @@ import { createIntroductions } from '../../src/services/introductions.ts';
 import { createLink, type Link } from '../../src/services/links.ts';
 import { createNotices } from '../../src/services/notices.ts';
 import { openDatabase } from '../../src/storage/database.ts';
+import { SENT_RECORDS } from '../../src/storage/feed.ts';
 import { openReplica, schemaOf } from '../../src/storage/replica.ts';
+import { expectSame } from '../support/compare.ts';
+import { interceptOnce } from '../support/intercept.ts';
 import { clientTo } from '../support/memory-client.ts';
 import { openReplicas, type Replicas } from '../support/replicas.ts';
 import { model, THINGS, THINGS_WITH_DEFAULT, type Schema } from '../support/schemas.ts';
@@ -109,6 +112,52 @@ describe('a link that has shaken hands', () => {
     } finally {
       await db.close();
     }
+  });
+});
+
+describe('what the peer answers to a batch', () => {
+  const count = 2 * SENT_RECORDS + 10;
+  async function opposed(): Promise<void> {
+    replicas = await openReplicas('ab');
+    await replicas.at('a').sql(`INSERT INTO things SELECT n, '0', '0' FROM generate_series(1, ${count}) n`);
+    await replicas.sync('a', 'b');
+    await replicas.at('a').sql(`UPDATE things SET f1 = 'a'`);
+    await replicas.at('b').sql(`UPDATE things SET f2 = 'b'`);
+  }
+  async function agree(): Promise<void> {
+    await replicas.rest();
+    await expectSame(replicas);
+    for (const name of replicas.names) expect(await replicas.at(name).sql('SELECT count(*) FROM replication.conflict')).toEqual([{ count: String(count) }]);
+  }
+
+  it('is taken over while it has the next', async () => {
+    await opposed();
+    // Nobody takes anything over here until the second batch is there.
+    let sent = (): void => {};
+    const second = new Promise<void>((met, late) => {
+      sent = met;
+      setTimeout(() => late(new Error('the next batch was not sent before the last answer was taken over')), 20_000).unref();
+    });
+    const link = linkToB((request) => {
+      if (batches === 2) sent();
+      return request;
+    });
+    await replicas.at('a').settle();
+    const held = interceptOnce(replicas.at('a').replica.db, 'replication.begin_change', () => second);
+    expect(await link.push(false, false)).toMatchObject({ sent: count, applied: count, conflictsDetected: count });
+    expect([held.done, batches]).toEqual([true, 3]);
+    await agree();
+  });
+
+  it('and cannot be taken over is told, once the peer has answered to the next', async () => {
+    await opposed();
+    const link = linkToB();
+    await replicas.at('a').settle();
+    interceptOnce(replicas.at('a').replica.db, 'replication.begin_change', () => Promise.reject(new Error('the disk is full')));
+    await expect(link.push(false, false)).rejects.toThrow('the disk is full');
+    expect(batches).toBe(2);
+    expect(await replicas.at('a').sql('SELECT count(*) FROM replication.conflict')).toEqual([{ count: '0' }]);
+    await agree();
   });
 });
 

@@ -1,7 +1,7 @@
 /** The fold and the feed: nothing committed is left out, whenever it commits. */
 import { afterEach, describe, expect, it } from 'vitest';
 
-import { BATCH_RECORDS, fold, readFeed } from '../../src/storage/feed.ts';
+import { BATCH_RECORDS, fold, readFeed, SENT_RECORDS } from '../../src/storage/feed.ts';
 import { BATCH_BYTES } from '../../src/storage/sizes.ts';
 import { recordsOf } from '../support/batches.ts';
 import { expectSame, statesOf, valuesOf } from '../support/compare.ts';
@@ -172,7 +172,7 @@ describe('a batch', () => {
 
   it('holds so many records, and goes on where the last one ended', async () => {
     await open('ab');
-    await a.sql(`INSERT INTO things SELECT n, n, n FROM generate_series(1, ${BATCH_RECORDS + 1}) n`);
+    await a.sql(`INSERT INTO things SELECT n, n, n FROM generate_series(1, ${SENT_RECORDS + 1}) n`);
     await a.settle();
     const sizes: [number, boolean][] = [];
     for (let after = 0; ;) {
@@ -181,7 +181,7 @@ describe('a batch', () => {
       after = batch.end;
       if (!batch.more) break;
     }
-    expect(sizes).toEqual([[BATCH_RECORDS, true], [1, false]]);
+    expect(sizes).toEqual([[SENT_RECORDS, true], [1, false]]);
   });
 
   it('is bounded by bytes; a record larger than that travels alone', async () => {

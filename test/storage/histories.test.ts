@@ -3,7 +3,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 
 import { decide } from '../../src/storage/decide.ts';
 import { listConflicts } from '../../src/storage/conflicts.ts';
-import { BATCH_RECORDS } from '../../src/storage/feed.ts';
+import { SENT_RECORDS } from '../../src/storage/feed.ts';
 import { expectSame, valuesOf } from '../support/compare.ts';
 import type { TestDatabase } from '../support/postgres.ts';
 import { linksOf, openReplicas, type Replicas } from '../support/replicas.ts';
@@ -73,13 +73,13 @@ describe('deliveries', () => {
   it('pipelined-batch-lost-stops-the-checkpoint (also across a restart)', async () => {
     replicas = await openReplicas('ab');
     // Two batches.
-    await replicas.at('a').sql(`INSERT INTO things SELECT 'k' || n, 'v', n FROM generate_series(1, ${BATCH_RECORDS + 10}) n`);
+    await replicas.at('a').sql(`INSERT INTO things SELECT 'k' || n, 'v', n FROM generate_series(1, ${SENT_RECORDS + 10}) n`);
     const arrived = (): Promise<unknown> => replicas.at('b').sql('SELECT count(*) FROM things');
     expect([await replicas.sync('a', 'b', 'batch lost'), await arrived()]).toEqual([null, [{ count: '0' }]]);
-    expect([await replicas.sync('a', 'b', 'arrives', 'batch lost'), await arrived()]).toEqual([null, [{ count: String(BATCH_RECORDS) }]]);
+    expect([await replicas.sync('a', 'b', 'arrives', 'batch lost'), await arrived()]).toEqual([null, [{ count: String(SENT_RECORDS) }]]);
     await Promise.all([replicas.reopen('a'), replicas.reopen('b')]);
     expect(await replicas.sync('a', 'b')).toMatchObject({ sent: 10, applied: 10 });
-    expect(await arrived()).toEqual([{ count: String(BATCH_RECORDS + 10) }]);
+    expect(await arrived()).toEqual([{ count: String(SENT_RECORDS + 10) }]);
   });
 
   it('set-aside-record-passes-through-a-chain', async () => {
@@ -233,13 +233,13 @@ it('place-passed-in-a-lost-history-is-sent-again', async () => {
   replicas = await openReplicas('ab');
   await create('a');
   await replicas.at('a').settle();
-  await replicas.at('a').sql(`INSERT INTO things SELECT 'k' || n, '0', '0' FROM generate_series(1, ${BATCH_RECORDS}) n`);
+  await replicas.at('a').sql(`INSERT INTO things SELECT 'k' || n, '0', '0' FROM generate_series(1, ${SENT_RECORDS}) n`);
   await replicas.at('a').settle();
   const backup = await replicas.backup('a');
   // r moves behind the others, which fill a batch: b takes those alone, whose places the backup knows, and r never comes.
   await write('a', 'f1', '1');
   expect(await replicas.sync('a', 'b', 'arrives', 'batch lost')).toBeNull();
-  expect(await replicas.at('b').sql(`SELECT count(*), count(*) FILTER (WHERE id = 'r') AS r FROM things`)).toEqual([{ count: String(BATCH_RECORDS), r: '0' }]);
+  expect(await replicas.at('b').sql(`SELECT count(*), count(*) FILTER (WHERE id = 'r') AS r FROM things`)).toEqual([{ count: String(SENT_RECORDS), r: '0' }]);
   await replicas.restore('a', backup);
   await replicas.sync('a', 'b');
   expect([await row('b'), await valuesOf(replicas.at('b'), 'r')]).toEqual(['0,0', ['0,0']]);
