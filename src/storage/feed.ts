@@ -11,7 +11,7 @@ import { sameFields } from '../replication/version.ts';
 import { writeChanges, type Change } from './changes.ts';
 import type { ConflictChanges } from './conflicts.ts';
 import type { Transaction } from './database.ts';
-import { foldNewcomers } from './newcomers.ts';
+import { foldNewcomers, type Making } from './newcomers.ts';
 import { lockRows, originOf, readLocked, readRecords, settle, type SettledRecord } from './records.ts';
 import { beginChange, type Replica } from './replica.ts';
 import { BATCH_BYTES, bytesOf, fitsMessage, fitting } from './sizes.ts';
@@ -134,7 +134,7 @@ export async function foldSome(tx: Transaction, replica: Replica): Promise<{ rec
   const all = await loggedKeys(tx);
   const done = new Set<string>();
   for (const table of replica.tables.values()) {
-    const made = all.flatMap(({ model, key, isMade }) => (isMade && model === table.name ? [key] : []));
+    const made = all.filter(({ model, isMade }) => isMade && model === table.name);
     for (const key of await foldNewcomers(tx, replica, table, made, clock)) done.add(`${table.name} ${key}`);
     const changed = all.flatMap(({ model, key, isMade }) => (!isMade && model === table.name ? [key] : []));
     for (const key of await foldUpdates(tx, replica, table, changed, clock)) done.add(`${table.name} ${key}`);
@@ -169,12 +169,28 @@ async function readSettled(tx: Transaction, replica: Replica, table: ModelTable,
   return records.map((record) => again.get(record.key) ?? record);
 }
 
-/** Records with captured writes, of as many writes as one transaction takes, in the order of their first ones; `isMade`: as far as this goes, the one write made it. */
-async function loggedKeys(tx: Transaction): Promise<{ readonly model: string; readonly key: string; readonly writes: number; readonly isMade: boolean }[]> {
+/** A record with captured writes, as far as one transaction takes them; `isMade`: the one write made it. */
+interface Logged extends Making {
+  readonly model: string;
+  readonly writes: number;
+  readonly isMade: boolean;
+}
+
+/** Records with captured writes, of as many writes as one transaction takes, in the order of their first ones. */
+async function loggedKeys(tx: Transaction): Promise<Logged[]> {
   // No order is asked for where the rows are chosen: finding the first of a long log would read all of it each time.
   const rows = await tx.query(
-    `SELECT model, key, count(*), count(*) = 1 AND bool_and(op = 'I') FROM (SELECT model, key, op, seq FROM replication.log LIMIT $1) l GROUP BY model, key ORDER BY min(seq)`,
+    `SELECT model, key, count(*), count(*) = 1 AND bool_and(op = 'I'), min(clock), min(incarnation), min(ctid)::text
+       FROM (SELECT ctid, model, key, op, seq, clock, incarnation FROM replication.log LIMIT $1) l GROUP BY model, key ORDER BY min(seq)`,
     [BATCH_RECORDS],
   );
-  return rows.map(([model, key, writes, isMade]) => ({ model: model as string, key: key as string, writes: Number(writes), isMade: isMade === 't' }));
+  return rows.map(([model, key, writes, isMade, clock, incarnation, place]) => ({
+    model: model as string,
+    key: key as string,
+    writes: Number(writes),
+    isMade: isMade === 't',
+    clock: Number(clock),
+    incarnation: incarnation as string,
+    place: place as string,
+  }));
 }

@@ -13,7 +13,7 @@ import { sqlState, type Transaction } from './database.ts';
 import { encodeAsRow } from './records.ts';
 import type { Replica } from './replica.ts';
 import { insertRows, RowError } from './rows.ts';
-import { matchesKey, type ModelTable } from './tables.ts';
+import type { ModelTable } from './tables.ts';
 
 /** Where there are fewer, asking which they are costs more than it saves. */
 export const WORTH = 100;
@@ -31,60 +31,76 @@ export async function takeNewcomers(tx: Transaction, table: ModelTable, incoming
   if (plain.length < WORTH) return new Set();
   const known = await knownKeys(tx, table, plain.map(({ key }) => key));
   const newcomers = known === null ? [] : known.size === 0 ? plain : plain.filter(({ key }) => !known.has(key));
-  if (newcomers.length < WORTH || !(await showNew(tx, table, newcomers))) return new Set();
-  await store(tx, table, newcomers.map(({ key, version }) => ({ key, versions: encodeAsRow(table, version), hash: hashOf(key, [version]) })), origin, clock);
+  if (newcomers.length < WORTH) return new Set();
+  const showing = showNew(tx, table, newcomers);
+  // Made while the database makes the rows.
+  const records = toStore(table, newcomers.map(({ key, version }) => ({ key, versions: encodeAsRow(table, version), hash: hashOf(key, [version]) })));
+  if (!(await showing)) return new Set();
+  await store(tx, table, records, origin, clock);
   return new Set(newcomers.map(({ key }) => key));
+}
+
+/** A captured write that made a record, and where it lies in the log. */
+export interface Making {
+  readonly key: string;
+  readonly clock: number;
+  readonly incarnation: string;
+  readonly place: string;
 }
 
 /**
  * Folds captured writes that each made a record here.
  *
- * @param keys - Of records with one captured write, an insert, as far as is known. What has come since stays in the log, and is folded over this one as over any state.
+ * @param makings - Of each record the only captured write, an insert, as far as is known.
  * @param clock - In microseconds.
  * @returns The keys of those that are folded; all others are left as they were.
  */
-export async function foldNewcomers(tx: Transaction, replica: Pick<Replica, 'name'>, table: ModelTable, keys: readonly string[], clock: number): Promise<ReadonlySet<string>> {
-  if (keys.length < WORTH || table.children.length > 0) return new Set();
+export async function foldNewcomers(tx: Transaction, replica: Pick<Replica, 'name'>, table: ModelTable, makings: readonly Making[], clock: number): Promise<ReadonlySet<string>> {
+  if (makings.length < WORTH || table.children.length > 0) return new Set();
   const rows = await tx.query(
-    // Of a row that is there and has no record, the first captured write made it.
-    `SELECT k.key, l.clock, l.incarnation, l.place, c.forgotten
-       FROM replication.collection c
-       CROSS JOIN unnest($2::text[]) WITH ORDINALITY AS k (key, n)
-       CROSS JOIN LATERAL (SELECT clock, incarnation, ctid::text AS place FROM replication.log WHERE model = $1 AND key = k.key ORDER BY seq LIMIT 1) l
-      WHERE ${UNCLAIMED}
-        AND $3 = (SELECT generation FROM replication.generation WHERE model = $1)
-        AND NOT EXISTS (SELECT FROM replication.record r WHERE r.model = $1 AND r.key = k.key OFFSET 0)
-        AND EXISTS (SELECT FROM ${table.table} t WHERE ${matchesKey('t', table.keyColumn, 'k.key')} OFFSET 0)
-      ORDER BY k.n`,
-    [table.name, keys, table.generation],
+    // Whether it may be done, and the keys that are left out: they are known, or have other captured writes. Where there are none, the row is there.
+    `SELECT NULL AS key, forgotten FROM replication.collection WHERE ${UNCLAIMED} AND $4 = (SELECT generation FROM replication.generation WHERE model = $1) UNION ALL
+     SELECT k.key, NULL FROM unnest($2::text[], $3::text[]) AS k (key, place)
+      WHERE EXISTS (SELECT FROM replication.record r WHERE r.model = $1 AND r.key = k.key OFFSET 0)
+         OR EXISTS (SELECT FROM replication.log l WHERE l.model = $1 AND l.key = k.key AND l.ctid <> k.place::tid OFFSET 0)`,
+    [table.name, texts(makings.map(({ key }) => key)), texts(makings.map(({ place }) => place)), table.generation],
   );
-  if (rows.length === 0) return new Set();
-  const records = rows.map(([key, time, incarnation, , forgotten]) => {
+  const allowed = rows.find(([key]) => key === null);
+  const left = new Set(rows.map(([key]) => key));
+  const made = allowed === undefined ? [] : makings.filter(({ key }) => !left.has(key));
+  if (made.length === 0) return new Set();
+  const forgotten = Number(allowed?.[1]);
+  const records = made.map(({ key, clock: time, incarnation }) => {
     // Its values are the row's, and stay there.
-    const version = writeFirst({ replica: `${replica.name}.${incarnation}`, clock: Number(time) }, {}, Number(forgotten));
-    return { key: key as string, versions: encodeAsRow(table, version), hash: hashOf(key as string, [version]) };
+    const version = writeFirst({ replica: `${replica.name}.${incarnation}`, clock: time }, {}, forgotten);
+    return { key, versions: encodeAsRow(table, version), hash: hashOf(key, [version]) };
   });
-  await store(tx, table, records, null, clock);
-  await tx.query('DELETE FROM replication.log WHERE ctid = ANY ($1::tid[])', [rows.map(([, , , place]) => place)]);
-  return new Set(records.map(({ key }) => key));
+  await store(tx, table, toStore(table, records), null, clock);
+  await tx.query('DELETE FROM replication.log WHERE ctid = ANY ($1::text[]::tid[])', [texts(made.map(({ place }) => place))]);
+  return new Set(made.map(({ key }) => key));
+}
+
+/** Records as they are stored, and as parameters of the statement that does it. */
+interface Stored {
+  readonly records: Parameters<typeof addToDigests>[1];
+  readonly columns: readonly unknown[];
+}
+
+function toStore({ name }: ModelTable, given: readonly { readonly key: string; readonly versions: string; readonly hash: string | null }[]): Stored {
+  const records = given.map(({ key, hash }) => ({ model: name, hash, bucket: bucketOf(key), old: null }));
+  const columns = [texts(given.map(({ key }) => key)), texts(given.map(({ versions }) => versions)), numbers(records.map(({ hash }) => hash)), numbers(records.map(({ bucket }) => bucket))];
+  return { records, columns };
 }
 
 /** Stores records that have none yet, at the end of the feed, in their order. */
-async function store(
-  tx: Transaction,
-  { name }: ModelTable,
-  records: readonly { readonly key: string; readonly versions: string; readonly hash: string | null }[],
-  origin: ReplicaId | null,
-  clock: number,
-): Promise<void> {
-  const stored = records.map(({ key, versions, hash }) => ({ model: name, key, versions, hash, bucket: bucketOf(key), old: null }));
+async function store(tx: Transaction, { name }: ModelTable, { records, columns }: Stored, origin: ReplicaId | null, clock: number): Promise<void> {
   await tx.query(
     `INSERT INTO replication.record (model, key, position, origin, versions, hash, bucket, changed_at)
      SELECT $1, key, nextval('replication.position'), $2, versions::json, hash, bucket, $3
        FROM unnest($4::text[], $5::text[], $6::bigint[], $7::smallint[]) AS x (key, versions, hash, bucket)`,
-    [name, origin, clock, texts(stored.map(({ key }) => key)), texts(stored.map(({ versions }) => versions)), numbers(stored.map(({ hash }) => hash)), numbers(stored.map(({ bucket }) => bucket))],
+    [name, origin, clock, ...columns],
   );
-  await addToDigests(tx, stored);
+  await addToDigests(tx, records);
 }
 
 /** No record may claim a unique value unseen. */
