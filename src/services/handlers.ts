@@ -31,8 +31,8 @@ export function createHandlers({ replica, channels, introductions, notices, even
       const channel = channels.get(peer.name);
       if (!answering) await channel?.settleDebt();
       await channel?.heardOf(true);
-      const { taken } = await readPeer(replica.db, peer.name);
-      return { ...(await introductions.own()), checkpoint: taken, schema: schemaOf(replica) };
+      const [own, { taken }] = await Promise.all([introductions.own(), readPeer(replica.db, peer.name)]);
+      return { ...own, checkpoint: taken, schema: schemaOf(replica) };
     },
 
     async changes({ sender, receiver, generation = 0, roots, schema, start, end, more, records }) {

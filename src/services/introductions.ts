@@ -63,9 +63,8 @@ export function createIntroductions(replica: Replica, events: IntroductionEvents
   return {
     async own() {
       const { db, name, id, policy } = replica;
-      await refreshSchema(replica);
-      const eras = await readEras(replica);
-      const [roster, { collection, history }] = await Promise.all([readRoster(db), tellKnowledge(replica)]);
+      const [eras, roster] = await Promise.all([readEras(replica), readRoster(db), refreshSchema(replica)]);
+      const { collection, history } = await tellKnowledge(replica);
       // Read last: what comes before may wait for others.
       const [time] = await db.query('SELECT replication.clock()');
       const { incarnation } = eras.at(-1) as (typeof eras)[number];
@@ -86,8 +85,7 @@ export function createIntroductions(replica: Replica, events: IntroductionEvents
 
     async accept(expected, peer, delayMs) {
       // Read before anything that may take long.
-      const [time] = await replica.db.query('SELECT replication.clock()');
-      const roster = await readRoster(replica.db);
+      const [[time], roster] = await Promise.all([replica.db.query('SELECT replication.clock()'), readRoster(replica.db)]);
       const here: Party = { protocol: PROTOCOL, name: replica.name, id: replica.id, roster, models: modelsOf(replica) };
       const problem = (expected === null ? mismatch(peer, here) : (mismatch(here, peer) ?? misnamed(expected, peer))) ?? struckOut(expected === null, here, peer) ?? rosterClash(roster, peer.roster);
       if (problem !== null) throw new IntroductionError(problem);

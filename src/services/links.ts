@@ -119,8 +119,7 @@ export function createLink({ replica, client, introductions, keeper, notices, on
 
   async function shakeHands(answering: boolean): Promise<Session> {
     const { own, schema, rootChanges, peer } = await meet(answering);
-    const eras = await readEras(replica);
-    const { acknowledged } = await readPeer(replica.db, peer.name);
+    const [eras, { acknowledged }] = await Promise.all([readEras(replica), readPeer(replica.db, peer.name)]);
     const { after, restored } = resume(peer.checkpoint, eras, acknowledged);
     if (restored) replica.report(`this database went back in time: peer "${client.name}" had taken more of its changes. What was lost comes back with its next sync`);
     const told = peer.checkpoint;

@@ -4,11 +4,16 @@
  * Every value is read as PostgreSQL's text: texts are exact for every type, and the core compares them. What the text of a date, a float or a byte string looks like is
  * fixed in each transaction, not by the connection, so that a pooler in transaction mode may stand between.
  */
+import { createHash } from 'node:crypto';
+
 import pg from 'pg';
 
 export type Row = readonly (string | null)[];
 
-/** One transaction's connection. */
+/**
+ * One transaction's connection. Statements run in the order in which they are asked for, each with a snapshot of its own; those that need nothing of each other's answers are best
+ * asked for together (`Promise.all`), since they are sent together then: waiting for answers is most of what a small transaction takes.
+ */
 export interface Transaction {
   /** Rows as arrays of texts, in the order of the columns asked for. */
   query(sql: string, values?: readonly unknown[]): Promise<Row[]>;
@@ -31,9 +36,14 @@ const ATTEMPTS = 10;
 /** Deadlock, serialisation failure. */
 const TRANSIENT = new Set(['40P01', '40001']);
 
-/** Each statement must see what was committed while the one before it waited for a lock, whatever the database's default is. */
+/**
+ * Each statement must see what was committed while the one before it waited for a lock, whatever the database's default is.
+ *
+ * Statements are planned once a connection (see `createNames`), and so without their values: by indices, since a table that is read through when it is small is read through when it has a million
+ * rows too, until somebody looks at its statistics. Before PostgreSQL 18 what has no index looks so dear then that it would be compiled first.
+ */
 const BEGIN = `BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, MDY'; SET LOCAL IntervalStyle = 'postgres';
-SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'`;
+SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'; SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off; SET LOCAL jit = off`;
 
 /**
  * @param url - A PostgreSQL connection string.
@@ -43,9 +53,12 @@ export function openDatabase(url: string, options: { readonly size: number; onEr
   const pool = new pg.Pool({
     connectionString: url,
     max: options.size,
+    // A statement is sent before the one before it is answered (see `Transaction`).
+    pipeline: true,
     types: { getTypeParser: () => (value: string) => value } as pg.CustomTypesConfig,
   });
   pool.on('error', options.onError);
+  const names = createNames();
 
   return {
     query: (sql, values) => run(pool, sql, values),
@@ -53,9 +66,9 @@ export function openDatabase(url: string, options: { readonly size: number; onEr
     async transaction(work) {
       for (let attempt = 1; ; attempt++) {
         try {
-          return await inTransaction(pool, work);
+          return await inTransaction(pool, names, work);
         } catch (error) {
-          const again = error instanceof RetryTransaction || TRANSIENT.has(sqlState(error) ?? '');
+          const again = error instanceof RetryTransaction || TRANSIENT.has(sqlState(error) ?? '') || names.failed(error);
           if (!again || attempt === ATTEMPTS) throw error;
         }
       }
@@ -93,18 +106,31 @@ export function literal(text: string): string {
   return pg.escapeLiteral(text);
 }
 
-async function inTransaction<T>(pool: pg.Pool, work: (tx: Transaction) => Promise<T>): Promise<T> {
+async function inTransaction<T>(pool: pg.Pool, names: Names, work: (tx: Transaction) => Promise<T>): Promise<T> {
   const client = await pool.connect();
   let broken: Error | undefined;
+  let over = false;
   // Between two queries a connection that breaks has no query to fail: without a listener it would end the process. The next query, or COMMIT, fails instead.
   const onBreak = (error: Error): void => void (broken = error);
   client.on('error', onBreak);
   try {
-    await client.query(BEGIN);
-    const result = await work({ query: (sql, values) => run(client, sql, values) });
+    // It goes with the first statement. It fails only where the connection does, and so does that statement then.
+    const begun = client.query(BEGIN);
+    begun.catch(() => {});
+    const result = await work({
+      async query(sql, values) {
+        // Of several statements under way one may have failed, and what waited for another go on.
+        if (over) throw new Error('the transaction is over');
+        const [rows] = await Promise.all([run(client, sql, values, names.of(sql)), begun]);
+        return rows;
+      },
+    });
+    over = true;
+    await begun;
     await client.query('COMMIT');
     return result;
   } catch (error) {
+    over = true;
     try {
       await client.query('ROLLBACK');
     } catch (rollback) {
@@ -117,7 +143,54 @@ async function inTransaction<T>(pool: pg.Pool, work: (tx: Transaction) => Promis
   }
 }
 
-async function run(client: pg.Pool | pg.PoolClient, sql: string, values: readonly unknown[] = []): Promise<Row[]> {
-  const { rows } = await client.query<(string | null)[]>({ text: sql, values: [...values], rowMode: 'array' });
+async function run(client: pg.Pool | pg.PoolClient, sql: string, values: readonly unknown[] = [], name?: string): Promise<Row[]> {
+  const { rows } = await client.query<(string | null)[]>({ text: sql, values: [...values], rowMode: 'array', ...(name !== undefined && { name }) });
   return rows;
+}
+
+interface Names {
+  /** The name under which a statement is prepared; undefined where it has none. */
+  of(sql: string): string | undefined;
+  /** Whether this is the failure of a name, so that the transaction is to be run again. */
+  failed(error: unknown): boolean;
+}
+
+/** Far more than the statements there are; each connection keeps the plans of those it has seen. */
+const NAMES = 1_000;
+/** Statements that can be prepared. */
+const PREPARABLE = /^\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\b[^;]*$/;
+
+/**
+ * Names for statements: a connection parses and plans each once, which is most of what a small one takes.
+ *
+ * A name is made of its statement's text, so that it means the same to all who share a connection. A pooler that gives each transaction another connection, and does not prepare there what it was asked
+ * to elsewhere, is noticed by its error: then nothing has a name any more.
+ */
+function createNames(): Names {
+  const names = new Map<string, string>();
+  let generation = 0;
+  let none = false;
+  return {
+    of(sql) {
+      if (none) return undefined;
+      const known = names.get(sql);
+      if (known !== undefined || names.size === NAMES || !PREPARABLE.test(sql)) return known;
+      const name = `replique_${generation}_${createHash('sha256').update(sql).digest('base64url').slice(0, 24)}`;
+      names.set(sql, name);
+      return name;
+    },
+    failed(error) {
+      const state = sqlState(error);
+      // There is no such statement, or one already.
+      if (state === '26000' || state === '42P05') {
+        none = true;
+        return true;
+      }
+      // A column has another type now: what was prepared for it fails from here on.
+      if (state !== '0A000' || !(error as Error).message.includes('cached plan')) return false;
+      names.clear();
+      generation++;
+      return true;
+    },
+  };
 }

@@ -1,5 +1,6 @@
 /**
- * Who has what, as the database keeps it. Whoever changes it holds the row of `replication.collection`, not the state lock: a handshake must not wait for a batch.
+ * Who has what, as the database keeps it. Whoever changes it holds a lock of its own (`lockKnowledge`), not the state lock: a handshake must not wait for a batch. Who needs both takes the
+ * state lock first.
  */
 import type { Checkpoint } from '../replication/exchange.ts';
 import {
@@ -15,7 +16,7 @@ import {
 } from '../replication/knowledge.ts';
 import type { CollectionNews, HistoryNews } from '../replication/protocol.ts';
 import { lineOf, type ToldRoot } from '../replication/roots.ts';
-import type { Transaction } from './database.ts';
+import type { Row, Transaction } from './database.ts';
 import type { Replica } from './replica.ts';
 import { cutRoots, decodeLine, encodeLine, raiseFloors, readFloors, readRootChanges, readRoots, takeRoots, type LineText } from './roots.ts';
 
@@ -53,15 +54,18 @@ export interface Behind {
 
 /** What this replica tells its peers in a handshake. Its captured writes need not be folded: whatever a row counts on is in the feed. */
 export async function tellKnowledge(replica: Replica): Promise<Told> {
-  const { known, changes, floors, roots } = await replica.db.transaction(async (tx) => ({
-    known: await refreshKnowledge(tx, replica),
-    changes: await readRootChanges(tx),
-    floors: [...(await readFloors(tx)).values()].flat(),
-    roots: [...(await readRoots(tx)).values()].flat(),
-  }));
-  // Read after the rows: all that they count on has its place by now.
-  const [head] = await replica.db.query('SELECT coalesce(max(position), 0) FROM replication.record WHERE model = ANY ($1)', [[...replica.tables.keys()]]);
+  const [known, changes, allFloors, allRoots, [head]] = await replica.db.transaction((tx) =>
+    Promise.all([
+      refreshKnowledge(tx, replica),
+      readRootChanges(tx),
+      readFloors(tx),
+      readRoots(tx),
+      // Asked for behind the rows: all that they count on has its place by now.
+      tx.query('SELECT coalesce(max(position), 0) FROM replication.record WHERE model = ANY ($1)', [[...replica.tables.keys()]]),
+    ]),
+  );
   const { incarnation, generation } = known;
+  const [floors, roots] = [[...allFloors.values()].flat(), [...allRoots.values()].flat()];
   const rows = [...known.rows.values()];
   const lines = new Map([...roots, ...floors, ...rows].map((point) => [`${point.member} ${point.incarnation}`, point]));
   return {
@@ -86,27 +90,31 @@ export async function hearKnowledge(replica: Replica, peer: { readonly name: str
   return replica.db.transaction(async (tx) => {
     // Those of an earlier handshake that count by now, before they are replaced.
     await refreshKnowledge(tx, replica);
-    await tx.query(
-      `INSERT INTO replication.hearsay (peer, incarnation, position, words) VALUES ($1, $2, $3, $4)
-       ON CONFLICT (peer) DO UPDATE SET incarnation = excluded.incarnation, position = excluded.position, words = excluded.words`,
-      [peer.name, head.incarnation, head.position, JSON.stringify(rows.map(lined).map(toWord))],
-    );
-    await raiseFloors(tx, floors.map(lined));
     const theirs = rows.find(({ member }) => member === peer.id);
-    const before = await readRootChanges(tx);
-    if (theirs) await takeRoots(tx, replica, { self: lined(theirs), knows: theirs.roster.includes(replica.id), roots: (history?.roots ?? []).map(lined) });
     const own = rows.find(({ member }) => member === replica.id);
-    if (own) await outdo(tx, replica, own);
-    return { behind: (await fallenBehind(tx, replica)) !== null, rootChanges: [before, await readRootChanges(tx)] };
+    await Promise.all([
+      tx.query(
+        `INSERT INTO replication.hearsay (peer, incarnation, position, words) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (peer) DO UPDATE SET incarnation = excluded.incarnation, position = excluded.position, words = excluded.words`,
+        [peer.name, head.incarnation, head.position, JSON.stringify(rows.map(lined).map(toWord))],
+      ),
+      raiseFloors(tx, floors.map(lined)),
+      own && outdo(tx, replica, own),
+    ]);
+    const [before] = await Promise.all([
+      readRootChanges(tx),
+      theirs && takeRoots(tx, replica, { self: lined(theirs), knows: theirs.roster.includes(replica.id), roots: (history?.roots ?? []).map(lined) }),
+    ]);
+    const [behind, after] = await Promise.all([fallenBehind(tx, replica), readRootChanges(tx)]);
+    return { behind: behind !== null, rootChanges: [before, after] };
   });
 }
 
 /** Whether this replica was restored to before a moment that others relied on when they dropped tombstones, or took records from who was, and has not taken everything anew since; null where it was not. */
 export async function fallenBehind(tx: Transaction, replica: Replica): Promise<Behind | null> {
-  const [collection] = await tx.query('SELECT answered_began, answered_tick, doubt FROM replication.collection');
+  const [[collection], floors, terms] = await Promise.all([tx.query('SELECT answered_began, answered_tick, doubt FROM replication.collection'), readFloors(tx), readTerms(tx)]);
   const [began, tick, doubt] = collection ?? [];
-  const own = (await readFloors(tx)).get(replica.id) ?? [];
-  const terms = own.length > 0 ? await readTerms(tx) : [];
+  const own = floors.get(replica.id) ?? [];
   const lost = own.findLast((floor) => fellBehind(floor, terms, { began: Number(began), tick: Number(tick) })) ?? null;
   return lost === null && doubt == null ? null : { lost, place: lost === null ? Number(doubt) : 0 };
 }
@@ -121,6 +129,7 @@ export async function beginTerm(
   replica: Replica,
   { incarnation, behind: { lost, place }, clock, largest }: { readonly incarnation: string; readonly behind: Behind; readonly clock: number; readonly largest: number },
 ): Promise<void> {
+  await lockKnowledge(tx);
   const terms = await readTerms(tx);
   const began = Math.max(clock, (lost?.began ?? 0) + 1, (terms.at(-1)?.began ?? 0) + 1);
   const [row] = await tx.query(
@@ -139,20 +148,25 @@ export async function beginTerm(
 
 /** Brings this replica's own row up to date, and counts those rows of others whose teller's feed was taken far enough. */
 export async function refreshKnowledge(tx: Transaction, replica: Replica): Promise<Known> {
-  const [state] = await tx.query('SELECT tick, generation, replication.incarnation(), replication.clock() FROM replication.collection FOR UPDATE');
+  const [, [state], members, taken, stored, hearsay, terms, [unseen]] = await Promise.all([
+    lockKnowledge(tx),
+    tx.query('SELECT tick, generation, replication.incarnation(), replication.clock() FROM replication.collection'),
+    tx.query('SELECT id, struck FROM replication.roster ORDER BY id'),
+    readTaken(tx),
+    tx.query('SELECT member, word FROM replication.knowledge'),
+    tx.query('SELECT peer, incarnation, position, words FROM replication.hearsay'),
+    readTerms(tx),
+    // A deletion that waits to be shown has not been seen by those who write to its row meanwhile. Where there is no row, only a write over all sides can make it forgotten, and that counts when it comes.
+    // In the order of an index, as in `retryWaiting`.
+    tx.query('SELECT FROM replication.record WHERE waiting IS NOT NULL AND dead AND held IS NOT NULL ORDER BY model, key LIMIT 1'),
+  ]);
   const [tick, generation, incarnation, clock] = state as [string, string, string, string];
-  const members = await tx.query('SELECT id, struck FROM replication.roster ORDER BY id');
   const roster = members.filter(([, struck]) => struck !== 't').map(([id]) => id as string);
   const struck = new Set(members.filter(([, gone]) => gone === 't').map(([id]) => id as string));
-  const taken = await readTaken(tx);
-  const rows = await countHearsay(tx, replica, taken.byName);
+  const rows = await countHearsay(tx, replica, taken.byName, stored, hearsay);
   const known = { incarnation, generation: Number(generation), roster, struck, rows };
 
-  const terms = await readTerms(tx);
   const begins = terms.at(-1)?.incarnation !== incarnation;
-  // A deletion that waits to be shown has not been seen by those who write to its row meanwhile. Where there is no row, only a write over all sides can make it forgotten, and that counts when it comes.
-  // In the order of an index, as in `retryWaiting`.
-  const [unseen] = await tx.query('SELECT FROM replication.record WHERE waiting IS NOT NULL AND dead AND held IS NOT NULL ORDER BY model, key LIMIT 1');
   if (unseen && !begins) return known;
   const present = { roster, knows: incorporated(replica.id, roster, taken.byMember, rows) };
   const last = rows.get(replica.id);
@@ -160,11 +174,18 @@ export async function refreshKnowledge(tx: Transaction, replica: Replica): Promi
   const next = Number(tick) + 1;
   const began = begins ? Math.max(Number(clock), (terms.at(-1)?.began ?? 0) + 1) : (terms.at(-1) as Term).began;
   const line = lineOf(begins ? [...terms, { incarnation, began, first: next }] : terms);
-  if (begins) await tx.query('INSERT INTO replication.term (incarnation, began, first) VALUES ($1, $2, $3)', [incarnation, began, next]);
   const row: Knowledge = { member: replica.id, incarnation, began, tick: next, line, ...(unseen ? { roster, knows: {} } : present) };
-  await tx.query('UPDATE replication.collection SET tick = $1', [next]);
-  await storeRows(tx, [row]);
+  await Promise.all([
+    begins && tx.query('INSERT INTO replication.term (incarnation, began, first) VALUES ($1, $2, $3)', [incarnation, began, next]),
+    tx.query('UPDATE replication.collection SET tick = $1', [next]),
+    storeRows(tx, [row]),
+  ]);
   return { ...known, rows: new Map(rows).set(replica.id, row) };
+}
+
+/** Has all others who tell or change what is known wait for this transaction's end. No row is locked for it: a transaction that changes nothing waits for no disk then. */
+export async function lockKnowledge(tx: Transaction): Promise<void> {
+  await tx.query(`SELECT pg_advisory_xact_lock(x'7265706c6b6e6f77'::bigint)`);
 }
 
 /** How often this replica has forgotten records. */
@@ -200,20 +221,23 @@ async function readTaken(tx: Transaction): Promise<{ readonly byName: ReadonlyMa
   return { byName: new Map(taken.map(({ name, at }) => [name, at])), byMember: new Map(taken.map(({ id, at }) => [id, at])) };
 }
 
-async function countHearsay(tx: Transaction, replica: Replica, taken: ReadonlyMap<string, Checkpoint>): Promise<ReadonlyMap<Member, Knowledge>> {
-  const stored = await tx.query('SELECT member, word FROM replication.knowledge');
+async function countHearsay(tx: Transaction, replica: Replica, taken: ReadonlyMap<string, Checkpoint>, stored: readonly Row[], hearsay: readonly Row[]): Promise<ReadonlyMap<Member, Knowledge>> {
   let rows: ReadonlyMap<Member, Knowledge> = new Map(
     stored.map(([member, word]) => [member as string, fromWord(member as string, JSON.parse(word as string) as Word)]),
   );
   const before = rows;
-  for (const [peer, incarnation, position, words] of await tx.query('SELECT peer, incarnation, position, words FROM replication.hearsay')) {
+  const counted: string[] = [];
+  for (const [peer, incarnation, position, words] of hearsay) {
     const head = { incarnation: incarnation as string, position: Number(position) };
     if (!counts({ head }, taken.get(peer as string) ?? null)) continue;
     const told = (JSON.parse(words as string) as (Word & Pick<Knowledge, 'member'>)[]).map((word) => fromWord(word.member, word));
     rows = learn(rows, told.filter(({ member }) => member !== replica.id));
-    await tx.query('DELETE FROM replication.hearsay WHERE peer = $1', [peer]);
+    counted.push(peer as string);
   }
-  await storeRows(tx, [...rows.values()].filter((row) => before.get(row.member) !== row));
+  await Promise.all([
+    counted.length > 0 && tx.query('DELETE FROM replication.hearsay WHERE peer = ANY ($1)', [counted]),
+    storeRows(tx, [...rows.values()].filter((row) => before.get(row.member) !== row)),
+  ]);
   return rows;
 }
 

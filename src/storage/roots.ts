@@ -1,4 +1,4 @@
-/** What this replica's records go back to, and the moments of members that somebody relied on, as the database keeps them. Whoever changes them holds the row of `replication.collection`. */
+/** What this replica's records go back to, and the moments of members that somebody relied on, as the database keeps them. Whoever changes them holds the lock of knowledge.ts. */
 import type { Member } from '../replication/knowledge.ts';
 import { doubtBy, inherit, learnFloors, meet, rootsUpTo, type Floor, type Floors, type Line, type Root, type Roots, type ToldRoot } from '../replication/roots.ts';
 import type { Transaction } from './database.ts';
@@ -64,9 +64,8 @@ export async function raiseFloors(tx: Transaction, news: readonly Floor[]): Prom
  * Where that is news, whoever was told of this replica's own before has to be told anew before anything is sent to it, but for the peer itself.
  */
 export async function takeRoots(tx: Transaction, replica: Replica, { self, knows, roots }: Ancestry): Promise<void> {
-  const [place] = await tx.query('SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM replication.position');
+  const [[place], known] = await Promise.all([tx.query('SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM replication.position'), readRoots(tx)]);
   const at = Number(place?.[0]);
-  const known = await readRoots(tx);
   const next = inherit(meet(known, self, knows, at), roots.filter(({ member }) => member !== replica.id), at);
   if (next === known) return;
   await storeRoots(tx, [...next].filter(([member, own]) => known.get(member) !== own));

@@ -1,5 +1,5 @@
-/** Connections that break. */
-import { afterAll, beforeAll, expect, it } from 'vitest';
+/** Connections that break, and statements that are prepared on them. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { openDatabase, type Database } from '../../src/storage/database.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
@@ -29,4 +29,75 @@ it('a connection that breaks between two queries of a transaction fails the tran
   });
   await expect(broken).rejects.toThrow(/terminat|not queryable/i);
   expect(await db.query('SELECT 1')).toEqual([['1']]);
+});
+
+describe('statements of a transaction', () => {
+  const names = () => db.query('SELECT name FROM pg_prepared_statements ORDER BY name');
+  const ask = (of: Database, sql: string) => of.transaction((tx) => tx.query(sql));
+
+  it('that are asked for together run in order, each after what the one before it has waited for', async () => {
+    await db.query('CREATE TABLE counted (n integer)');
+    const rows = await db.transaction((tx) =>
+      Promise.all([tx.query('INSERT INTO counted VALUES (1)'), tx.query('SELECT count(*) FROM counted'), tx.query('INSERT INTO counted VALUES (2)'), tx.query('SELECT count(*) FROM counted')]),
+    );
+    expect(rows).toEqual([[], [['1']], [], [['2']]]);
+  });
+
+  it('of which one fails are all taken back, and nothing more is asked in their name', async () => {
+    let late: Promise<unknown> = Promise.resolve();
+    const failed = db.transaction(async (tx) => {
+      const goesOn = async () => {
+        await tx.query('INSERT INTO counted VALUES (3)');
+        await other.query('SELECT pg_sleep(0.1)');
+        await tx.query('INSERT INTO counted VALUES (4)');
+      };
+      late = goesOn();
+      late.catch(() => {});
+      await Promise.all([tx.query('SELECT 1 / 0'), late]);
+    });
+    await expect(failed).rejects.toThrow('division by zero');
+    await expect(late).rejects.toThrow('the transaction is over');
+    expect(await db.query('SELECT n FROM counted ORDER BY n')).toEqual([['1'], ['2']]);
+  });
+
+  it('are prepared, and prepared anew where a column has got another type', async () => {
+    await db.query('CREATE TABLE changing (value integer)');
+    await db.query('INSERT INTO changing VALUES (7)');
+    const before = await names();
+    const sql = 'SELECT value, value FROM changing';
+    expect(await ask(db, sql)).toEqual([['7', '7']]);
+    expect((await names()).length).toBe(before.length + 1);
+    await db.query('ALTER TABLE changing ALTER value TYPE text');
+    expect(await ask(db, sql)).toEqual([['7', '7']]);
+    expect((await names()).length).toBe(before.length + 2);
+  });
+
+  it('are planned by indices, however small a table was then', async () => {
+    await db.query('CREATE TABLE growing (id integer PRIMARY KEY)');
+    await db.query('INSERT INTO growing VALUES (1)');
+    await db.query('ANALYZE growing');
+    const plan = await ask(db, 'EXPLAIN SELECT FROM growing WHERE id = 1');
+    expect(plan[0]?.[0]).toMatch(/^Index/);
+  });
+
+  it.each([
+    ['has no such statement', () => [`DEALLOCATE ALL`]],
+    ['has it already', ([name]: readonly string[]) => [`PREPARE "${name}" AS SELECT 'another'`]],
+  ])('are asked for without a name where a pooler gives them a connection that %s', async (_, prepare) => {
+    const sql = `SELECT 'asked' AS by_name, '${prepare.toString().length}'`;
+    const before = new Set((await names()).map(([name]) => name));
+    const behindPooler = openDatabase(database.url, { size: 1, onError: () => {} });
+    try {
+      await ask(db, sql);
+      const [name] = (await names()).flatMap(([each]) => (before.has(each ?? null) ? [] : [each as string]));
+      for (const statement of prepare([name as string])) {
+        if (!statement.startsWith('PREPARE')) await ask(behindPooler, sql);
+        await behindPooler.query(statement);
+      }
+      expect((await ask(behindPooler, sql))[0]?.[0]).toBe('asked');
+      expect((await ask(behindPooler, sql))[0]?.[0]).toBe('asked');
+    } finally {
+      await behindPooler.close();
+    }
+  });
 });

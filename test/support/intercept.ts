@@ -7,8 +7,18 @@ export function intercept(db: Database, around: (text: string, next: () => Promi
   const between = (ask: Transaction['query']): Transaction['query'] => async (text, values) => (await around(text, () => ask(text, values))) as Row[];
   Object.assign(db, {
     query: between(query),
-    transaction: <T>(work: (tx: Transaction) => Promise<T>) => transaction((tx) => work({ query: between(tx.query) })),
+    transaction: <T>(work: (tx: Transaction) => Promise<T>) => transaction((tx) => work({ query: inOrder(between(tx.query)) })),
   });
+}
+
+/** What is asked for together is still asked in order, one after the other: what is done before a statement is not overtaken by those behind it. */
+function inOrder(ask: Transaction['query']): Transaction['query'] {
+  let last: Promise<unknown> = Promise.resolve();
+  return (text, values) => {
+    const answer = last.then(() => ask(text, values));
+    last = answer.catch(() => {});
+    return answer;
+  };
 }
 
 /** Does something once, right before the first statement that holds this text. */
