@@ -17,6 +17,8 @@ export type Row = readonly (string | null)[];
 export interface Transaction {
   /** Rows as arrays of texts, in the order of the columns asked for. */
   query(sql: string, values?: readonly unknown[]): Promise<Row[]>;
+  /** Tells about how many rows there are now: statements that were planned for half as many are planned anew. */
+  sized(rows: number): void;
 }
 
 export interface Database {
@@ -39,8 +41,8 @@ const TRANSIENT = new Set(['40P01', '40001']);
 /**
  * Each statement must see what was committed while the one before it waited for a lock, whatever the database's default is.
  *
- * Statements are planned once a connection (see `createNames`), and so without their values: by indices, since a table that is read through when it is small is read through when it has a million
- * rows too, until somebody looks at its statistics. Before PostgreSQL 18 what has no index looks so dear then that it would be compiled first.
+ * Statements are planned once a connection (see `createPlans`), and so without their values: by indices, whatever the statistics say of a table that has just grown. Before PostgreSQL 18 what has no
+ * index looks so dear then that it would be compiled first.
  */
 const BEGIN = `BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, MDY'; SET LOCAL IntervalStyle = 'postgres';
 SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'; SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off; SET LOCAL jit = off`;
@@ -58,7 +60,7 @@ export function openDatabase(url: string, options: { readonly size: number; onEr
     types: { getTypeParser: () => (value: string) => value } as pg.CustomTypesConfig,
   });
   pool.on('error', options.onError);
-  const names = createNames();
+  const plans = createPlans();
 
   return {
     query: (sql, values) => run(pool, sql, values),
@@ -66,9 +68,9 @@ export function openDatabase(url: string, options: { readonly size: number; onEr
     async transaction(work) {
       for (let attempt = 1; ; attempt++) {
         try {
-          return await inTransaction(pool, names, work);
+          return await inTransaction(pool, plans, work);
         } catch (error) {
-          const again = error instanceof RetryTransaction || TRANSIENT.has(sqlState(error) ?? '') || names.failed(error);
+          const again = error instanceof RetryTransaction || TRANSIENT.has(sqlState(error) ?? '') || plans.failed(error);
           if (!again || attempt === ATTEMPTS) throw error;
         }
       }
@@ -106,7 +108,7 @@ export function literal(text: string): string {
   return pg.escapeLiteral(text);
 }
 
-async function inTransaction<T>(pool: pg.Pool, names: Names, work: (tx: Transaction) => Promise<T>): Promise<T> {
+async function inTransaction<T>(pool: pg.Pool, plans: Plans, work: (tx: Transaction) => Promise<T>): Promise<T> {
   const client = await pool.connect();
   let broken: Error | undefined;
   let over = false;
@@ -121,9 +123,10 @@ async function inTransaction<T>(pool: pg.Pool, names: Names, work: (tx: Transact
       async query(sql, values) {
         // Of several statements under way one may have failed, and what waited for another go on.
         if (over) throw new Error('the transaction is over');
-        const [rows] = await Promise.all([run(client, sql, values, names.of(sql)), begun]);
+        const [rows] = await Promise.all([run(client, sql, values, plans.nameOf(sql)), begun]);
         return rows;
       },
+      sized: plans.sized,
     });
     over = true;
     await begun;
@@ -139,7 +142,7 @@ async function inTransaction<T>(pool: pg.Pool, names: Names, work: (tx: Transact
     throw error;
   } finally {
     client.off('error', onBreak);
-    client.release(broken);
+    client.release(broken ?? plans.areOutgrown(client));
   }
 }
 
@@ -148,30 +151,40 @@ async function run(client: pg.Pool | pg.PoolClient, sql: string, values: readonl
   return rows;
 }
 
-interface Names {
+interface Plans {
   /** The name under which a statement is prepared; undefined where it has none. */
-  of(sql: string): string | undefined;
+  nameOf(sql: string): string | undefined;
   /** Whether this is the failure of a name, so that the transaction is to be run again. */
   failed(error: unknown): boolean;
+  sized(rows: number): void;
+  /** Whether a connection plans for much less than there is by now, and is to be replaced. */
+  areOutgrown(client: pg.PoolClient): boolean;
 }
 
 /** Far more than the statements there are; each connection keeps the plans of those it has seen. */
 const NAMES = 1_000;
 /** Statements that can be prepared. */
 const PREPARABLE = /^\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\b[^;]*$/;
+/** Rows among which it matters little by which index one is found. */
+const FEW = 500;
 
 /**
- * Names for statements: a connection parses and plans each once, which is most of what a small one takes.
+ * Keeps the plans of statements: a connection parses and plans each once, which is most of what a small one takes.
  *
- * A name is made of its statement's text, so that it means the same to all who share a connection. A pooler that gives each transaction another connection, and does not prepare there what it was asked
- * to elsewhere, is noticed by its error: then nothing has a name any more.
+ * A statement's name is made of its text, so that it means the same to all who share a connection. A pooler that gives each transaction another connection, and does not prepare there what it was
+ * asked to elsewhere, is noticed by its error: then nothing has a name any more.
+ *
+ * Of an empty table any index looks as good as another, and the database keeps a plan until it has new statistics of it: too late for what grows by thousands a second. So a connection is
+ * replaced when there is twice as much as when it was first used.
  */
-function createNames(): Names {
+function createPlans(): Plans {
   const names = new Map<string, string>();
+  const sizes = new WeakMap<pg.PoolClient, number>();
+  let size = 0;
   let generation = 0;
   let none = false;
   return {
-    of(sql) {
+    nameOf(sql) {
       if (none) return undefined;
       const known = names.get(sql);
       if (known !== undefined || names.size === NAMES || !PREPARABLE.test(sql)) return known;
@@ -191,6 +204,14 @@ function createNames(): Names {
       names.clear();
       generation++;
       return true;
+    },
+    sized(rows) {
+      size = Math.max(size, rows);
+    },
+    areOutgrown(client) {
+      const first = sizes.get(client) ?? size;
+      sizes.set(client, first);
+      return size > 2 * Math.max(first, FEW);
     },
   };
 }

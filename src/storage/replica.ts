@@ -123,7 +123,8 @@ export async function readIncarnation(replica: Replica): Promise<string> {
  * @returns The present incarnation, the database's clock in microseconds, and whether anything is set aside (see reseed.ts).
  */
 export async function beginChange(tx: Transaction): Promise<{ readonly incarnation: string; readonly clock: number; readonly aside: boolean }> {
-  const [row] = await tx.query('SELECT incarnation, clock, aside FROM replication.begin_change()');
+  const [[row], [place]] = await Promise.all([tx.query('SELECT incarnation, clock, aside FROM replication.begin_change()'), tx.query('SELECT last_value FROM replication.position')]);
+  tx.sized(Number(place?.[0]));
   return { incarnation: row?.[0] as string, clock: Number(row?.[1]), aside: row?.[2] === 't' };
 }
 

@@ -3,6 +3,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { SyncToDocument } from '../../src/generated/graphql/graphql.ts';
 import type { Introduction } from '../../src/replication/protocol.ts';
 import { createIntroductions, type Introductions } from '../../src/services/introductions.ts';
+import { lockKnowledge } from '../../src/storage/knowledge.ts';
 import { readRoster, type Replica } from '../../src/storage/replica.ts';
 import { startFleet, type Fleet, type Member } from '../support/fleet.ts';
 import { createParties, text, USER, type Parties, type Setup } from './parties.ts';
@@ -168,7 +169,7 @@ describe('the skew of a clock', () => {
   /** Does `work` where all that is known is locked meanwhile, until an hour has passed. */
   async function waitingAnHour<T>({ replica: { db } }: Party, work: () => Promise<T>): Promise<T> {
     const { done } = await db.transaction(async (tx) => {
-      await tx.query('SELECT FROM replication.collection FOR UPDATE');
+      await lockKnowledge(tx);
       const begun = work();
       await tx.query(`DO $$ BEGIN FOR n IN 1..2000 LOOP
         IF EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock') THEN RETURN; END IF;

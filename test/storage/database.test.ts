@@ -80,6 +80,26 @@ describe('statements of a transaction', () => {
     expect(plan[0]?.[0]).toMatch(/^Index/);
   });
 
+  it('are planned anew once there is twice as much, and not before', async () => {
+    const growing = openDatabase(database.url, { size: 1, onError: () => {} });
+    const backend = (rows: number) =>
+      growing.transaction(async (tx) => {
+        tx.sized(rows);
+        return (await tx.query('SELECT pg_backend_pid()'))[0]?.[0];
+      });
+    try {
+      const first = await backend(10_000);
+      expect(await backend(20_000)).toBe(first);
+      expect(await backend(20_001)).toBe(first);
+      const second = await backend(20_002);
+      expect(second).not.toBe(first);
+      expect(await backend(5)).toBe(second);
+      expect(await backend(40_004)).toBe(second);
+    } finally {
+      await growing.close();
+    }
+  });
+
   it.each([
     ['has no such statement', () => [`DEALLOCATE ALL`]],
     ['has it already', ([name]: readonly string[]) => [`PREPARE "${name}" AS SELECT 'another'`]],

@@ -7,7 +7,7 @@ export function intercept(db: Database, around: (text: string, next: () => Promi
   const between = (ask: Transaction['query']): Transaction['query'] => async (text, values) => (await around(text, () => ask(text, values))) as Row[];
   Object.assign(db, {
     query: between(query),
-    transaction: <T>(work: (tx: Transaction) => Promise<T>) => transaction((tx) => work({ query: inOrder(between(tx.query)) })),
+    transaction: <T>(work: (tx: Transaction) => Promise<T>) => transaction((tx) => work({ ...tx, query: inOrder(between(tx.query)) })),
   });
 }
 
