@@ -15,6 +15,7 @@ import {
 } from '../storage/conflicts.ts';
 import { countConflicts, lastIdGiven } from '../storage/conflict-log.ts';
 import type { Replica } from '../storage/replica.ts';
+import { createCarrier } from './carrier.ts';
 import { ServiceError } from './errors.ts';
 import { localId, pageSize, parse } from './input.ts';
 import type { Keeper } from './keeper.ts';
@@ -117,7 +118,7 @@ export interface ConflictsOptions {
 }
 
 /** Conflicts that one transaction resolves: it holds the state lock, and syncs and folds take their turn between two. */
-const RESOLVED_AT_ONCE = 500;
+const RESOLVED_AT_ONCE = 1_000;
 /** Of those resolved, as many as a page may show. */
 const SHOWN = 1_000;
 const MAX_IDS = 10_000;
@@ -138,36 +139,34 @@ export function createConflicts({ replica, keeper, notices, parsers, deliver }: 
     return entry ? show(entry) : null;
   }
 
-  /** Resolves by id, a transaction for each portion. */
-  async function resolveAllOf(ids: readonly string[], decision: Decision, strict: boolean): Promise<string[]> {
-    const resolved: string[] = [];
-    for (let i = 0; i < ids.length; i += RESOLVED_AT_ONCE) {
-      const done = await decide(replica, ids.slice(i, i + RESOLVED_AT_ONCE), decision, strict);
-      notices.conflicts(done.conflicts);
-      resolved.push(...done.resolved);
-    }
+  async function resolvePart(ids: readonly string[], decision: Decision, strict: boolean): Promise<readonly string[]> {
+    const { resolved, conflicts } = await decide(replica, ids, decision, strict);
+    notices.conflicts(conflicts);
     return resolved;
   }
 
-  /** Resolves all that are pending now; of any number of them the first are remembered. */
-  async function resolvePending(decision: Decision): Promise<Resolved> {
-    const { id: upTo } = await lastConflict(db);
+  /** Resolves portion by portion, a transaction for each; of any number of them the first are remembered. The peers get what is resolved while more is. */
+  async function resolveAllOf(portions: AsyncIterable<readonly string[]> | Iterable<readonly string[]>, decision: Decision): Promise<Resolved> {
+    const carry = createCarrier(deliver);
     const first: string[] = [];
     let count = 0;
-    for (let after = '0'; ; ) {
-      const ids = await pendingIds(db, after, upTo, RESOLVED_AT_ONCE);
-      const resolved = await resolveAllOf(ids, decision, false);
+    for await (const ids of portions) {
+      if (count > 0) carry();
+      const resolved = await resolvePart(ids, decision, false);
       count += resolved.length;
       first.push(...resolved.slice(0, SHOWN - first.length));
-      const last = ids.at(-1);
-      if (last === undefined || ids.length < RESOLVED_AT_ONCE) return { count, first };
-      after = last;
     }
+    return { count, first };
   }
 
-  async function resolveNamed(ids: readonly string[], decision: Decision): Promise<Resolved> {
-    const resolved = await resolveAllOf(ids, decision, false);
-    return { count: resolved.length, first: resolved.slice(0, SHOWN) };
+  /** All that are pending now. */
+  async function* pendingPortions(): AsyncGenerator<readonly string[]> {
+    const { id: upTo } = await lastConflict(db);
+    for (let after: string | undefined = '0'; after !== undefined; ) {
+      const ids: readonly string[] = await pendingIds(db, after, upTo, RESOLVED_AT_ONCE);
+      if (ids.length > 0) yield ids;
+      after = ids.length < RESOLVED_AT_ONCE ? undefined : ids.at(-1);
+    }
   }
 
   async function idsNamed(value: unknown): Promise<string[]> {
@@ -202,7 +201,7 @@ export function createConflicts({ replica, keeper, notices, parsers, deliver }: 
       const began = performance.now();
       await keeper.settle();
       const decision: Decision = { strategy: strategy === 'LATEST' ? 'latest' : 'field-wise' };
-      const resolved = ids === undefined || ids === null ? await resolvePending(decision) : await resolveNamed(await idsNamed(ids), decision);
+      const resolved = await resolveAllOf(ids === undefined || ids === null ? pendingPortions() : portionsOf(await idsNamed(ids)), decision);
       const undelivered = resolved.count > 0 ? await deliver() : [];
       return {
         resolved: resolved.count,
@@ -227,7 +226,7 @@ export function createConflicts({ replica, keeper, notices, parsers, deliver }: 
       if (!chosen && parser === undefined) throw new ServiceError('BAD_USER_INPUT', `conflicts of ${conflict.model} are settled by choosing a version.`);
       const decision: Decision = chosen ? { side: sideLabel(chosenVersion, conflict) } : { values: (parser as ValuesParser)(values) };
       try {
-        const [resolved] = await resolveAllOf([known], decision, true);
+        const [resolved] = await resolvePart([known], decision, true);
         // Somebody else was faster.
         if (resolved === undefined) throw alreadyResolved((await one(known)) as Conflict);
       } catch (error) {
@@ -261,6 +260,10 @@ interface Resolved {
   readonly count: number;
   /** The ids of the first of them. */
   readonly first: readonly string[];
+}
+
+function* portionsOf(ids: readonly string[]): Generator<readonly string[]> {
+  for (let i = 0; i < ids.length; i += RESOLVED_AT_ONCE) yield ids.slice(i, i + RESOLVED_AT_ONCE);
 }
 
 /** An entry of the log as the API shows it. */

@@ -5,7 +5,7 @@
 import { differingFields, isConflict, kindOf, outcome, type ConflictKind } from '../replication/conflict.ts';
 import { sameState, standing, type State } from '../replication/merge.ts';
 import type { Fields, Strategy, Version } from '../replication/version.ts';
-import { texts } from './arrays.ts';
+import { numbers, texts } from './arrays.ts';
 import type { Change } from './changes.ts';
 import { closeEntries, openEntries, updateEntries, type ClosedEntry, type OpenedEntry, type UpdatedEntry } from './conflict-entries.ts';
 import { findConflicts, type ConflictPage } from './conflict-log.ts';
@@ -158,6 +158,31 @@ export async function pendingIds(db: Pick<Database, 'query'>, after: string, upT
     [after, upTo, limit],
   );
   return rows.map(([id]) => id as string);
+}
+
+/** What a pending entry is over, and how many bytes its sides take. */
+export interface PendingName {
+  readonly id: string;
+  readonly model: string;
+  readonly key: string;
+  /** The unique constraint; empty where it is over none. */
+  readonly name: string;
+  readonly bytes: number;
+}
+
+/** Those of these entries that are pending, in order of id. */
+export async function readNames(db: Pick<Database, 'query'>, ids: readonly string[]): Promise<PendingName[]> {
+  const rows = await db.query(
+    `SELECT id, model, key, name, octet_length(sides::text) + coalesce(octet_length(holder::text), 0) FROM replication.conflict WHERE id = ANY ($1::bigint[]) AND status = 'PENDING' ORDER BY id`,
+    [numbers(ids)],
+  );
+  return rows.map(([id, model, key, name, bytes]) => ({ id: id as string, model: model as string, key: key as string, name: name as string, bytes: Number(bytes) }));
+}
+
+/** Which of these entries are pending. */
+export async function pendingAmong(tx: Transaction, ids: readonly string[]): Promise<ReadonlySet<string>> {
+  const rows = await tx.query(`SELECT id FROM replication.conflict WHERE id = ANY ($1::bigint[]) AND status = 'PENDING'`, [numbers(ids)]);
+  return new Set(rows.map(([id]) => id as string));
 }
 
 /** By record, the ids of the pending entries of these records, but for those over unique values. */

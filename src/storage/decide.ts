@@ -5,9 +5,10 @@ import { choose, chooseValues, isConflict, sides, type Side } from '../replicati
 import type { Fields } from '../replication/version.ts';
 import { resolve, type Choice } from '../replication/write.ts';
 import { writeChanges, type Change } from './changes.ts';
-import { bothChanges, fittingEntries, NO_CHANGES, readConflicts, type ConflictChanges, type ConflictEntry } from './conflicts.ts';
+import { bothChanges, NO_CHANGES, pendingAmong, readConflicts, readNames, type ConflictChanges, type PendingName } from './conflicts.ts';
 import { readLocked, type SettledRecord } from './records.ts';
 import { beginChange, type Replica } from './replica.ts';
+import { BATCH_BYTES } from './sizes.ts';
 import { uniqueDecisions } from './unique-decisions.ts';
 
 export type Decision = { readonly strategy: 'latest' | 'field-wise' } | { readonly side: string } | { readonly values: Fields };
@@ -34,28 +35,23 @@ export class NoSuchSideError extends Error {}
 export async function decide(replica: Replica, ids: readonly string[], decision: Decision, strict: boolean): Promise<Decided> {
   const resolved: string[] = [];
   let conflicts = NO_CHANGES;
-  for (const part of await inTurn(replica, ids)) {
-    // Each entry has its sides whole, and so does each record's state.
-    for (let rest: readonly string[] = part; rest.length > 0; ) {
-      const some = await fittingEntries(replica.db, rest);
-      const done = await decideShown(replica, some, decision, strict);
-      resolved.push(...done.resolved);
-      conflicts = bothChanges(conflicts, done.conflicts);
-      rest = rest.slice(some.length);
-    }
+  for (const part of inPortions(await readNames(replica.db, ids))) {
+    const done = await decideShown(replica, part, decision, strict);
+    resolved.push(...done.resolved);
+    conflicts = bothChanges(conflicts, done.conflicts);
   }
   return { resolved, conflicts };
 }
 
-async function decideShown(replica: Replica, ids: readonly string[], decision: Decision, strict: boolean): Promise<Decided> {
-  for (let left = ids; ; ) {
+async function decideShown(replica: Replica, entries: readonly PendingName[], decision: Decision, strict: boolean): Promise<Decided> {
+  for (let left = entries; ; ) {
     try {
       return await decideAll(replica, left, decision);
     } catch (error) {
       if (!(error instanceof UnshownError)) throw error;
       if (strict) throw new NotShownError(error.message);
       const { ids: unshown } = error;
-      left = left.filter((id) => !unshown.has(id));
+      left = left.filter(({ id }) => !unshown.has(id));
     }
   }
 }
@@ -70,20 +66,22 @@ class UnshownError extends Error {
   }
 }
 
-async function decideAll(replica: Replica, ids: readonly string[], decision: Decision): Promise<Decided> {
+async function decideAll(replica: Replica, entries: readonly PendingName[], decision: Decision): Promise<Decided> {
   return replica.db.transaction(async (tx) => {
     const now = await beginChange(tx);
-    const pending = (await readConflicts(tx, ids)).filter(({ status }) => status === 'PENDING');
-    const unique = pending.filter(({ name }) => name !== '');
-    const { changes: own, decided: over, problems } = await uniqueDecisions(tx, replica, unique, decision, now, (entry) =>
+    // Somebody else may have been faster.
+    const still = await pendingAmong(tx, entries.map(({ id }) => id));
+    const pending = entries.filter(({ id }) => still.has(id));
+    const unique = await readConflicts(tx, pending.flatMap(({ id, name }) => (name === '' ? [] : [id])));
+    const { changes: rewritten, decided: over, problems } = await uniqueDecisions(tx, replica, unique, decision, now, (entry) =>
       noSuchSide(decision, sides([...entry.sides, ...(entry.holder ? [entry.holder.version] : [])])),
     );
     for (const [id, problem] of problems) throw new UnshownError(new Set([id]), problem);
-    const changes: Change[] = [...own];
+    const changes: Change[] = [...rewritten];
     const decided = new Map<SettledRecord, string>();
     for (const table of replica.tables.values()) {
-      const entries = new Map(pending.filter(({ model, name }) => model === table.name && name === '').map((entry) => [entry.key, entry]));
-      for (const before of await readLocked(tx, replica, table, [...entries.keys()])) {
+      const own = new Map(pending.flatMap(({ id, model, key, name }) => (model === table.name && name === '' ? [[key, id] as const] : [])));
+      for (const before of await readLocked(tx, replica, table, [...own.keys()])) {
         if (!isConflict(before.settled)) {
           // A local write has made the sides equal since: folding it closes the entry.
           if (before.writes.length > 0) changes.push({ before, state: before.settled, origin: null, view: before.view });
@@ -92,7 +90,7 @@ async function decideAll(replica: Replica, ids: readonly string[], decision: Dec
         const choice = choiceOf(before, decision);
         const version = resolve(before.settled, choice, `${replica.name}.${now.incarnation}`, now.clock);
         changes.push({ before, state: [version], origin: null, view: { fields: version.fields, version } });
-        decided.set(before, (entries.get(before.key) as ConflictEntry).id);
+        decided.set(before, own.get(before.key) as string);
       }
     }
     const { conflicts, waiting, masked } = await writeChanges(tx, replica, now.clock, changes);
@@ -114,10 +112,16 @@ async function decideAll(replica: Replica, ids: readonly string[], decision: Dec
 
 const TAKEN = 'another record claimed the value before.';
 
-/** Entries over unique values come after the others: a record may have both, and is changed once in a transaction. */
-async function inTurn(replica: Replica, ids: readonly string[]): Promise<string[][]> {
-  const unique = new Set((await replica.db.query(`SELECT id FROM replication.conflict WHERE id = ANY ($1::bigint[]) AND name <> ''`, [ids])).map(([id]) => id));
-  return [ids.filter((id) => !unique.has(id)), ids.filter((id) => unique.has(id))].filter((part) => part.length > 0);
+/** Entries that one transaction decides on: as many as fit, since each record's state has its sides whole. Those over unique values come after the others: a record may have both, and is changed once in a transaction. */
+function* inPortions(entries: readonly PendingName[]): Generator<readonly PendingName[]> {
+  for (const kind of [entries.filter(({ name }) => name === ''), entries.filter(({ name }) => name !== '')]) {
+    for (let from = 0; from < kind.length; ) {
+      let to = from;
+      for (let bytes = 0; to < kind.length && (to === from || bytes + (kind[to] as PendingName).bytes <= BATCH_BYTES); to++) bytes += (kind[to] as PendingName).bytes;
+      yield kind.slice(from, to);
+      from = to;
+    }
+  }
 }
 
 function noSuchSide(decision: Decision, all: readonly Side[]): NoSuchSideError {
