@@ -3,6 +3,7 @@
  * compares what both answer.
  */
 import type { Database, Row } from '../storage/database.ts';
+import { createGather, createShared } from './sharing.ts';
 
 /** A user as the table holds it. */
 export interface UserRow {
@@ -30,16 +31,26 @@ const COLUMNS = 'id, nom, email, telephone, extract(epoch FROM created_at) * 100
 const FIELDS = ['nom', 'email', 'telephone'] as const;
 /** Before every key that a column of this type holds. */
 const START = -2_147_483_649;
+/** That one statement reads by their keys: rows may be of any size. */
+const USERS_AT_ONCE = 20;
 
 /** @param db - Where statements run one by one, each a transaction of its own. */
 export function createUserRows(db: Pick<Database, 'query'>): UserRows {
+  const sharedPage = createShared<UserRow[]>();
+  const find = createGather<number, UserRow>(USERS_AT_ONCE, async (ids) => {
+    const rows = await db.query(`SELECT ${COLUMNS} FROM users WHERE id = ANY ($1::integer[])`, [ids]);
+    return new Map(rows.map((row) => [Number(row[0]), toUser(row)]));
+  });
+
   return {
-    async page(after, first) {
-      return (await db.query(`SELECT ${COLUMNS} FROM users WHERE id > $1::bigint ORDER BY id LIMIT $2`, [after ?? START, first])).map(toUser);
+    page(after, first) {
+      return sharedPage(`${after} ${first}`, async () =>
+        (await db.query(`SELECT ${COLUMNS} FROM users WHERE id > $1::bigint ORDER BY id LIMIT $2`, [after ?? START, first])).map(toUser),
+      );
     },
 
     async get(id) {
-      return one(await db.query(`SELECT ${COLUMNS} FROM users WHERE id = $1`, [id]));
+      return (await find(id)) ?? null;
     },
 
     async insert({ nom, email, telephone, createdAt }) {

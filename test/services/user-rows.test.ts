@@ -50,16 +50,28 @@ it('writes what Prisma writes, and answers what it answers', async () => {
   );
 });
 
-it('reads the pages that Prisma reads', async () => {
+it('reads the pages that Prisma reads, however many at a time', async () => {
   await prisma.user.createMany({ data: Array.from({ length: 25 }, (_, i) => ({ id: i * 3 - 5, nom: `n${i}`, email: `${i}@x.org` })) });
-  const ids = fc.option(fc.integer({ min: -10, max: 80 }));
+  const page = fc.tuple(fc.option(fc.integer({ min: -10, max: 80 })), fc.integer({ min: 1, max: 30 }));
   await fc.assert(
-    fc.asyncProperty(ids, fc.integer({ min: 1, max: 30 }), async (after, first) => {
-      const expected = await prisma.user.findMany({ where: after === null ? {} : { id: { gt: after } }, orderBy: { id: 'asc' }, take: first });
-      expect(await rows.page(after, first)).toEqual(expected);
+    fc.asyncProperty(fc.array(page, { minLength: 1, maxLength: 4 }), async (pages) => {
+      // The same ones again, which share what they read.
+      const found = await Promise.all([...pages, ...pages].map(([after, first]) => rows.page(after, first)));
+      for (const [i, [after, first]] of pages.entries()) {
+        const expected = await prisma.user.findMany({ where: after === null ? {} : { id: { gt: after } }, orderBy: { id: 'asc' }, take: first });
+        expect([found[i], found[i + pages.length]]).toEqual([expected, expected]);
+      }
     }),
-    { numRuns: 60 },
+    { numRuns: 40 },
   );
+});
+
+it('finds the users that Prisma finds, however many at a time', async () => {
+  await prisma.user.createMany({ data: Array.from({ length: 40 }, (_, i) => ({ id: i * 2, nom: `n${i}`, email: `${i}@x.org` })) });
+  const ids = Array.from({ length: 120 }, (_, i) => (i * 7) % 90);
+  const found = await Promise.all(ids.map((id) => rows.get(id)));
+  const expected = new Map((await prisma.user.findMany()).map((row) => [row.id, row]));
+  expect(found).toEqual(ids.map((id) => expected.get(id) ?? null));
 });
 
 it('knows no user that is not there, and tells of a value that is taken', async () => {
