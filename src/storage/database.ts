@@ -123,7 +123,7 @@ async function inTransaction<T>(pool: pg.Pool, plans: Plans, work: (tx: Transact
       async query(sql, values) {
         // Of several statements under way one may have failed, and what waited for another go on.
         if (over) throw new Error('the transaction is over');
-        const [rows] = await Promise.all([run(client, sql, values, plans.nameOf(sql)), begun]);
+        const [rows] = await Promise.all([run(client, sql, values, plans.areOutgrown(client) ? undefined : plans.nameOf(sql)), begun]);
         return rows;
       },
       sized: plans.sized,
@@ -157,7 +157,7 @@ interface Plans {
   /** Whether this is the failure of a name, so that the transaction is to be run again. */
   failed(error: unknown): boolean;
   sized(rows: number): void;
-  /** Whether a connection plans for much less than there is by now, and is to be replaced. */
+  /** Whether a connection plans for much less than there is by now, so that its plans are left alone until it is replaced. */
   areOutgrown(client: pg.PoolClient): boolean;
 }
 
@@ -175,7 +175,7 @@ const FEW = 500;
  * asked to elsewhere, is noticed by its error: then nothing has a name any more.
  *
  * Of an empty table any index looks as good as another, and the database keeps a plan until it has new statistics of it: too late for what grows by thousands a second. So a connection is
- * replaced when there is twice as much as when it was first used.
+ * replaced when there is twice as much as when it was first used, and what is left of its transaction goes without names.
  */
 function createPlans(): Plans {
   const names = new Map<string, string>();

@@ -100,6 +100,22 @@ describe('statements of a transaction', () => {
     }
   });
 
+  it('are not used any more in the transaction that is told of it', async () => {
+    const growing = openDatabase(database.url, { size: 1, onError: () => {} });
+    const sql = `SELECT 'planned for a few'`;
+    const uses = (rows: number) =>
+      growing.transaction(async (tx) => {
+        tx.sized(rows);
+        await tx.query(sql);
+        return (await tx.query('SELECT sum(generic_plans) FROM pg_prepared_statements WHERE statement = $1', [sql]))[0]?.[0];
+      });
+    try {
+      expect([await uses(0), await uses(1_000), await uses(1_001)]).toEqual(['1', '2', '2']);
+    } finally {
+      await growing.close();
+    }
+  });
+
   it.each([
     ['has no such statement', () => [`DEALLOCATE ALL`]],
     ['has it already', ([name]: readonly string[]) => [`PREPARE "${name}" AS SELECT 'another'`]],
