@@ -45,11 +45,11 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
   let lastEnd: number | null = null;
 
   /** @returns how many records were folded. */
-  async function run(): Promise<number> {
-    const folded = await fold(replica, notices.conflicts);
+  async function run(told: boolean): Promise<number> {
+    const { records: folded, end } = await fold(replica, notices.conflicts, told);
     if (folded > 0) {
-      // Read before it is told: what is in it is found by whoever looks now, and what comes later by the next look.
-      lastEnd = await feedEnd(replica);
+      // What is up to it is found by whoever looks now, and what comes later by the next look.
+      lastEnd = end;
       notices.changed();
     }
     if (folded > 0 || Date.now() >= retryAt) {
@@ -59,10 +59,10 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
     return folded;
   }
 
-  /** One run after the one under way, which may have begun before the caller's write. */
-  function settle(): Promise<number> {
+  /** One run after the one under way, which may have begun before the caller's write. @param told - Somebody told of a write. */
+  function settle(told = false): Promise<number> {
     if (running === null) {
-      running = run().finally(() => {
+      running = run(told).finally(() => {
         running = null;
       });
       return running;
@@ -100,11 +100,12 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
   let restedAt = 0;
 
   async function work(): Promise<void> {
+    const told = woken;
     woken = false;
     const began = performance.now();
     let looked = true;
     try {
-      const folded = await settle();
+      const folded = await settle(told);
       // Where there was nothing to fold, another gateway may have been faster.
       looked = folded === 0 || performance.now() >= lookAt;
       if (!looked || closed) return;

@@ -10,7 +10,6 @@ import { readPeer, storeAcknowledged, storeSynced } from '../storage/checkpoints
 import type { ConflictRef } from '../storage/conflicts.ts';
 import { readFeed, type Batch } from '../storage/feed.ts';
 import { readEras, readIncarnation, schemaOf, type Replica } from '../storage/replica.ts';
-import { readRootChanges } from '../storage/roots.ts';
 import type { Introductions } from './introductions.ts';
 import type { Keeper } from './keeper.ts';
 import type { Notices } from './notices.ts';
@@ -54,7 +53,7 @@ export interface Link {
    * Sends the peer all that it has not acknowledged. One push at a time: the peer's checkpoint allows no other.
    *
    * @param answering - The peer is waiting for an answer meanwhile, and must not call back.
-   * @param warm - Go on where the last push ended, without another handshake, and leave a checkpoint unmoved that nothing is sent behind. What has changed meanwhile (another process of
+   * @param warm - Send what is folded, go on where the last push ended, without another handshake, and leave a checkpoint unmoved that nothing is sent behind. What has changed meanwhile (another process of
    *   this replica, a restart on either side) the peer refuses, and the push begins with a handshake after all.
    * @throws PeerUnreachableError, PeerRejectedError, IntroductionError, BatchError
    */
@@ -88,7 +87,8 @@ export function createLink({ replica, client, introductions, keeper, notices, on
   return {
     greet: () => meet(true).then(() => {}),
     async push(answering, warm) {
-      await keeper.settle();
+      // Where each change goes out as it is made, whoever makes one sees to its being folded, and comes again then.
+      if (!warm) await keeper.settle();
       let total = NOTHING;
       for (let attempt = 1; ; attempt++) {
         const resumed = warm && attempt === 1 ? session : null;
@@ -132,10 +132,9 @@ export function createLink({ replica, client, introductions, keeper, notices, on
   async function* sendFeed(current: Session, warm: boolean): AsyncGenerator<Pushed> {
     const { peer, incarnation } = current;
     const peerId = `${peer.name}.${peer.incarnation}`;
-    if ((await readIncarnation(replica)) !== incarnation) {
-      throw new PeerRejectedError('CHECKPOINT_MISMATCH', 'the database of this replica was restarted. It begins with a handshake again');
-    }
     let reading = readFeed(replica, current.read, peerId);
+    const [present] = await Promise.all([readIncarnation(replica), reading]);
+    if (present !== incarnation) throw new PeerRejectedError('CHECKPOINT_MISMATCH', 'the database of this replica was restarted. It begins with a handshake again');
     // The peer waits with what collides until it is told that nothing follows.
     let promised = false;
     // What the peer answered to the last batch is taken over while it has the next.
@@ -173,10 +172,11 @@ export function createLink({ replica, client, introductions, keeper, notices, on
     }
   }
 
-  async function sendBatch({ peer, incarnation, rootChanges, start }: Session, { records, more }: Batch, end: Checkpoint): Promise<ChangesResponse> {
+  async function sendBatch({ peer, incarnation, rootChanges, start }: Session, batch: Batch, end: Checkpoint): Promise<ChangesResponse> {
     const { name, id } = replica;
-    // Read after the batch: the peer has to know what its records go back to.
-    if (peer.collection && (await readRootChanges(replica.db)) !== rootChanges) {
+    const { records, more } = batch;
+    // The peer has to know what its records go back to.
+    if (peer.collection && batch.rootChanges !== rootChanges) {
       throw new PeerRejectedError('CHECKPOINT_MISMATCH', 'this replica has met another history since. It begins with a handshake again');
     }
     return client.changes(

@@ -60,22 +60,20 @@ export async function applyRecords(
   for (const [model, key] of records) checkModel(replica, model, key);
   const peerId = `${sender.name}.${sender.incarnation}`;
   return replica.db.transaction(async (tx) => {
-    const { clock, incarnation, aside } = await beginChange(tx);
-    const passed =
-      asked !== null &&
-      (asked.incarnation !== incarnation || (await readGeneration(tx)) !== asked.generation || (asked.rootChanges !== undefined && (await readRootChanges(tx)) !== asked.rootChanges));
+    const incoming = new Map([...byTable(replica, records)].map(([table, own]) => [table, incomingStates(own)]));
+    const [{ clock, incarnation, aside }, generation, rootChanges, peer] = await Promise.all([
+      beginChange(tx),
+      readGeneration(tx),
+      readRootChanges(tx),
+      readPeer(tx, sender.name),
+      ...[...incoming].map(([table, states]) => checkKeys(tx, table, [...states.keys()])),
+    ]);
+    const passed = asked !== null && (asked.incarnation !== incarnation || generation !== asked.generation || (asked.rootChanges !== undefined && rootChanges !== asked.rootChanges));
     if (passed && !checkpoint) return { applied: 0, skipped: records.length, conflicts: NO_CHANGES, differing: [] };
     if (checkpoint) {
-      const { taken } = await readPeer(tx, sender.name);
-      if (passed || checkpoint.receiver !== incarnation || !sameCheckpoint(taken, checkpoint.start)) {
+      if (passed || checkpoint.receiver !== incarnation || !sameCheckpoint(peer.taken, checkpoint.start)) {
         throw new BatchError('CHECKPOINT_MISMATCH', 'the batch does not start where the last one ended: one in between was lost, another process sends too, or the database was restarted, has forgotten deletions or has met another history since. Begin with a handshake.');
       }
-    }
-    const incoming = new Map<ModelTable, Map<string, State>>();
-    for (const [table, own] of byTable(replica, records)) {
-      const states = incomingStates(own);
-      await checkKeys(tx, table, [...states.keys()]);
-      incoming.set(table, states);
     }
     const report = createReport();
     let applied = 0;
@@ -126,8 +124,10 @@ export async function applyRecords(
     }
     // With nothing in it, it may still be the end of what collided before.
     if (parts === 0) await write([], true);
-    for (const [table, own] of byTable(replica, records)) await passKeys(tx, table, replica, own.map(([, key]) => key));
-    if (checkpoint) await storeTaken(tx, sender.name, { ...checkpoint.end, taker: incarnation });
+    await Promise.all([
+      ...[...byTable(replica, records)].map(([table, own]) => passKeys(tx, table, replica, own.map(([, key]) => key))),
+      checkpoint && storeTaken(tx, sender.name, { ...checkpoint.end, taker: incarnation }),
+    ]);
     return { applied, skipped: records.length - applied, conflicts, differing: report.records };
   });
 }

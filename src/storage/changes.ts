@@ -81,12 +81,14 @@ export async function writeChanges(
       }),
     };
   });
-  await storeStates(tx, clock, records);
   const places = changes.flatMap(({ before }) => before.places);
-  if (places.length > 0) await tx.query('DELETE FROM replication.log WHERE ctid = ANY($1::tid[])', [places]);
-  await addToDigests(tx, records);
-  await noteArrivals(tx, [...changes.filter((change) => !waiting.has(change)).flatMap(tokensOf), ...[...waiting.values()].flatMap(({ awaits }) => (awaits === AGAIN ? [AGAIN] : []))]);
-  await storeClaims(tx, changes, verdicts, waiting);
+  await Promise.all([
+    storeStates(tx, clock, records),
+    places.length > 0 && tx.query('DELETE FROM replication.log WHERE ctid = ANY($1::tid[])', [places]),
+    addToDigests(tx, records),
+    noteArrivals(tx, [...changes.filter((change) => !waiting.has(change)).flatMap(tokensOf), ...[...waiting.values()].flatMap(({ awaits }) => (awaits === AGAIN ? [AGAIN] : []))]),
+    storeClaims(tx, changes, verdicts, waiting),
+  ]);
   const conflicts = await logConflicts(tx, replica, clock, changes, encoded);
   const unique = await logVerdicts(tx, clock, verdicts, more);
   return {

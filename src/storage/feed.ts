@@ -14,6 +14,7 @@ import type { Transaction } from './database.ts';
 import { foldNewcomers, type Making } from './newcomers.ts';
 import { lockRows, originOf, readLocked, readRecords, settle, type SettledRecord } from './records.ts';
 import { beginChange, type Replica } from './replica.ts';
+import { readRootChanges } from './roots.ts';
 import { BATCH_BYTES, bytesOf, fitsMessage, fitting } from './sizes.ts';
 import { showFields, type ModelTable } from './tables.ts';
 import { readTexts, type Range } from './texts.ts';
@@ -34,23 +35,31 @@ export interface Batch {
   readonly records: string;
   /** True where the feed goes on behind it. */
   readonly more: boolean;
+  /** How often what the records go back to had changed, when they were read or later. */
+  readonly rootChanges: number;
 }
 
 /**
  * Folds captured writes into their records' states until none is left that was there at the beginning.
  *
  * @param onConflicts - Told after each transaction what it did to the conflict log.
- * @returns How many records were folded.
+ * @param told - Somebody has told of a write: it need not be looked for first.
+ * @returns How many records were folded, and the last place in the feed that was taken then; null where there was nothing to fold.
  */
-export async function fold(replica: Replica, onConflicts: (changes: ConflictChanges) => void): Promise<number> {
+export async function fold(replica: Replica, onConflicts: (changes: ConflictChanges) => void, told = false): Promise<{ readonly records: number; readonly end: number | null }> {
   let folded = 0;
-  for (;;) {
-    const [any] = await replica.db.query('SELECT FROM replication.log LIMIT 1');
-    if (!any) return folded;
-    const { records, more, conflicts } = await replica.db.transaction((tx) => foldSome(tx, replica));
+  let last: number | null = null;
+  for (let any = told; ; any = false) {
+    if (!any && (await replica.db.query('SELECT FROM replication.log LIMIT 1')).length === 0) return { records: folded, end: last };
+    const { records, more, conflicts, end } = await replica.db.transaction(async (tx) => {
+      const some = await foldSome(tx, replica);
+      const [place] = await tx.query('SELECT last_value FROM replication.position');
+      return { ...some, end: Number(place?.[0]) };
+    });
     onConflicts(conflicts);
     folded += records;
-    if (!more) return folded;
+    last = end;
+    if (!more) return { records: folded, end: last };
   }
 }
 
@@ -62,10 +71,12 @@ export async function feedEnd(replica: Replica): Promise<number> {
 
 /** The feed after a place, as far as one batch goes, without what the peer `peerId` (in its incarnation) holds already. */
 export async function readFeed(replica: Replica, after: number, peerId: string): Promise<Batch> {
-  const { first, end, more } = await findPlaces(replica, after, peerId);
-  if (first === null) return { end, count: 0, records: '', more: false };
-  const taken = await replica.db.transaction((tx) => readBounded(tx, replica, { after, end, peerId }, first));
-  return { ...taken, more: more || taken.end < end };
+  return replica.db.transaction(async (tx) => {
+    const [{ first, end, more }, rootChanges] = await Promise.all([findPlaces(tx, replica, after, peerId), readRootChanges(tx)]);
+    if (first === null) return { end, count: 0, records: '', more: false, rootChanges };
+    const taken = await readBounded(tx, replica, { after, end, peerId }, first);
+    return { ...taken, more: more || taken.end < end, rootChanges: await readRootChanges(tx) };
+  });
 }
 
 interface Places {
@@ -76,10 +87,10 @@ interface Places {
 }
 
 /** The next places in the feed, at most a batch's. Where the peer has all of them it is passed over, however long that goes on, and so are records without a state, as a replica has them that begins anew. */
-async function findPlaces(replica: Replica, after: number, peerId: string): Promise<Places> {
+async function findPlaces(tx: Transaction, replica: Replica, after: number, peerId: string): Promise<Places> {
   for (let end = after; ; ) {
     // What is left of a model that is replicated no more is passed over.
-    const [row] = await replica.db.query('SELECT places, last, first FROM replication.next_places($1, $2, $3, $4)', [end, SENT_RECORDS, [...replica.tables.keys()], peerId]);
+    const [row] = await tx.query('SELECT places, last, first FROM replication.next_places($1, $2, $3, $4)', [end, SENT_RECORDS, [...replica.tables.keys()], peerId]);
     const [count, last, first] = row ?? [];
     end = Number(last ?? end);
     const more = Number(count) === SENT_RECORDS;
@@ -89,7 +100,7 @@ async function findPlaces(replica: Replica, after: number, peerId: string): Prom
 }
 
 /** The records of a range up to where a batch's bytes end. @param first - The place of the first, which is taken whatever its size. */
-async function readBounded(tx: Transaction, replica: Replica, range: Range, first: number): Promise<Omit<Batch, 'more'>> {
+async function readBounded(tx: Transaction, replica: Replica, range: Range, first: number): Promise<Pick<Batch, 'end' | 'count' | 'records'>> {
   const parts: string[] = [];
   let { end } = range;
   let count = 0;
@@ -130,8 +141,7 @@ function textOf(replica: Replica, record: SettledRecord, peerId: string): string
 
 /** One transaction's worth of `fold`, in the caller's. */
 export async function foldSome(tx: Transaction, replica: Replica): Promise<{ records: number; more: boolean; conflicts: ConflictChanges }> {
-  const { clock } = await beginChange(tx);
-  const all = await loggedKeys(tx);
+  const [{ clock }, all] = await Promise.all([beginChange(tx), loggedKeys(tx)]);
   const done = new Set<string>();
   for (const table of replica.tables.values()) {
     const made = all.filter(({ model, isMade }) => isMade && model === table.name);

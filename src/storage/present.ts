@@ -24,11 +24,17 @@ type OnConflicts = (changes: ConflictChanges) => void;
  * @param onConflicts - Told after each transaction what it did to the conflict log.
  */
 export async function retryWaiting(replica: Replica, limit: number, onConflicts: OnConflicts): Promise<void> {
-  await endReseed(replica, onConflicts);
-  await tellDeferred(replica, onConflicts);
-  // In the order of an index: of a table that has just grown the planner knows nothing, and would rather read all of it.
-  const [any] = await replica.db.query('SELECT FROM replication.record WHERE waiting IS NOT NULL ORDER BY model, key LIMIT 1');
-  if (!any) return;
+  const [due] = await replica.db.query(
+    // In the order of an index: of a table that has just grown the planner knows nothing, and would rather read all of it.
+    `SELECT (SELECT reseeding FROM replication.collection), EXISTS (SELECT FROM replication.deferral WHERE since < replication.clock() - $1::bigint),
+            (SELECT true FROM replication.record WHERE waiting IS NOT NULL ORDER BY model, key LIMIT 1)`,
+    [DEFERRED_MICROS],
+  );
+  const [reseeding, deferred, waiting] = (due ?? []).map((is) => is === 't');
+  if (reseeding) await endReseed(replica, onConflicts);
+  if (deferred) await tellDeferred(replica, onConflicts);
+  // What was set aside has come to wait.
+  if (!waiting && !reseeding) return;
   await showArrivals(replica, onConflicts);
   const [last] = await replica.db.query('SELECT last_value FROM replication.trial');
   // Of those whose parent is missing most will only wait on: they take no turns of the others.
@@ -52,8 +58,6 @@ export async function retryWaiting(replica: Replica, limit: number, onConflicts:
 const DEFERRED_MICROS = 60_000_000;
 
 async function tellDeferred(replica: Replica, onConflicts: OnConflicts): Promise<void> {
-  const [any] = await replica.db.query('SELECT FROM replication.deferral WHERE since < replication.clock() - $1 LIMIT 1', [DEFERRED_MICROS]);
-  if (!any) return;
   const { conflicts } = await replica.db.transaction(async (tx) => {
     const { clock } = await beginChange(tx);
     return writeChanges(tx, replica, clock, await deferredChanges(tx, replica, { age: DEFERRED_MICROS }, []));

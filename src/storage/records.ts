@@ -129,8 +129,8 @@ function settledAs(record: StoredRecord, settled: State, held: Version | null, v
 /** Locks, reads and folds records. */
 export async function readLocked(tx: Transaction, replica: Replica, table: ModelTable, keys: readonly string[]): Promise<SettledRecord[]> {
   if (keys.length === 0) return [];
-  await lockRows(tx, table, keys);
-  return (await readRecords(tx, table, keys)).map((record) => settle(record, replica));
+  const [, records] = await Promise.all([lockRows(tx, table, keys), readRecords(tx, table, keys)]);
+  return records.map((record) => settle(record, replica));
 }
 
 /**

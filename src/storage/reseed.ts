@@ -66,8 +66,6 @@ export async function reseed(replica: Replica): Promise<number | null> {
  * begins anew, has not heard of all.
  */
 export async function endReseed(replica: Replica, onConflicts: (changes: ConflictChanges) => void): Promise<void> {
-  const [open] = await replica.db.query('SELECT FROM replication.collection WHERE reseeding');
-  if (!open) return;
   for (let more = true; more; ) {
     const { conflicts, found } = await replica.db.transaction(async (tx) => {
       const { clock } = await beginChange(tx);

@@ -68,13 +68,13 @@ export async function materialise(tx: Transaction, replica: Replica, given: read
     .toSorted((a, b) => place(a) - place(b));
   const refused = new Map<Goal, string>();
   const attempted: Attempt = { changes, refused, told: new Set(clash === 'wait' ? [] : changes.flatMap(({ before }) => before.table.unique.map(({ name }) => name))) };
-  if (attempted.told.size > 0) await tx.query('SAVEPOINT unquestioned');
   let rest = goals.filter(({ before, fields }) => !sameFields(fields, before.row));
+  const saved = attempted.told.size > 0 && rest.length > 0 ? tx.query('SAVEPOINT unquestioned') : null;
   // What failed may be shown once others are: a parent, a value given up.
   for (let left = Infinity; rest.length > 0 && rest.length < left; ) {
     left = rest.length;
     refused.clear();
-    await attempt(tx, rest, attempted);
+    await Promise.all([saved, attempt(tx, rest, attempted)]);
     rest = [...refused.keys()];
   }
   const unshown = new Map<Change, Unshown>();
@@ -93,9 +93,9 @@ interface Attempt {
 async function attempt(tx: Transaction, goals: readonly Goal[], attempted: Attempt): Promise<void> {
   const { refused, told } = attempted;
   // What is checked late is checked before the transaction ends, when nothing could be set aside any more.
-  await tx.query('SAVEPOINT rows; SET CONSTRAINTS ALL DEFERRED');
+  const saved = tx.query('SAVEPOINT rows; SET CONSTRAINTS ALL DEFERRED');
   try {
-    await writeRows(tx, goals, told.size === 0);
+    await Promise.all([saved, writeRows(tx, goals, told.size === 0)]);
     await tx.query('SET CONSTRAINTS ALL IMMEDIATE; RELEASE SAVEPOINT rows');
   } catch (error) {
     // 23: integrity constraint; 22: data exception; P0001: raised by a trigger of the application's own.

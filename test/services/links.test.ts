@@ -49,7 +49,11 @@ function linkToB(asked: (request: OutgoingChanges) => OutgoingChanges = (request
   return createLink({ replica, client, introductions, keeper: { wake: () => {}, settle, close: async () => {} }, notices: createNotices() });
 }
 
-const write = (key: string): Promise<unknown> => replicas.at('a').sql(`INSERT INTO things (id, f1, f2) VALUES ($1, '1', '2')`, [key]);
+const capture = (key: string): Promise<unknown> => replicas.at('a').sql(`INSERT INTO things (id, f1, f2) VALUES ($1, '1', '2')`, [key]);
+const write = async (key: string): Promise<void> => {
+  await capture(key);
+  await replicas.at('a').settle();
+};
 
 describe('a link that has shaken hands', () => {
   it('goes on without another handshake', async () => {
@@ -63,6 +67,15 @@ describe('a link that has shaken hands', () => {
     await write('u');
     expect(await link.push(false, true)).toMatchObject({ sent: 1, applied: 1 });
     expect(handshakes).toBe(1);
+  });
+
+  it('sends what is folded; one that has not, folds first', async () => {
+    replicas = await openReplicas('ab');
+    const link = linkToB();
+    await link.push(false, true);
+    await capture('x');
+    expect(await link.push(false, true)).toMatchObject({ sent: 0 });
+    expect(await link.push(false, false)).toMatchObject({ sent: 1, applied: 1 });
   });
 
   it('shakes hands again where the peer was given another schema, and sends nothing where that does not fit', async () => {

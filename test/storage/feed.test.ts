@@ -27,8 +27,8 @@ describe('the fold', () => {
     await open('ab');
     await a.sql(`INSERT INTO things VALUES ('x', '1', '1'), ('y', '1', '1')`);
     await a.sql(`UPDATE things SET f1 = '2' WHERE id = 'x'`);
-    expect(await fold(a.replica, () => {})).toBe(2);
-    expect([await queued(), await fold(a.replica, () => {})]).toEqual([0, 0]);
+    expect((await fold(a.replica, () => {})).records).toBe(2);
+    expect([await queued(), await fold(a.replica, () => {})]).toEqual([0, { records: 0, end: null }]);
     expect(await positions()).toEqual([
       { key: 'x', position: '1' },
       { key: 'y', position: '2' },
@@ -52,7 +52,7 @@ describe('the fold', () => {
     const more = BATCH_RECORDS + 100;
     await a.sql(`INSERT INTO things SELECT n, n, n FROM generate_series(1, ${more}) n`);
     const [first, second] = await Promise.all([fold(a.replica, () => {}), fold(a.replica, () => {})]);
-    expect(first + second).toBe(more);
+    expect(first.records + second.records).toBe(more);
     expect(await queued()).toBe(0);
   });
 });
@@ -138,7 +138,7 @@ it('a fold takes no more values into memory at once than a batch holds', async (
   const { sql, replica } = replicas.at('a');
   await sql(`INSERT INTO things SELECT 'k' || n, repeat('x', 5000000), NULL FROM generate_series(1, 4) n`);
   let transactions = 0;
-  expect(await fold(replica, () => transactions++)).toBe(4);
+  expect((await fold(replica, () => transactions++)).records).toBe(4);
   expect(transactions).toBe(4);
 });
 
@@ -151,7 +151,7 @@ describe('a batch', () => {
     const { end, more, ...batch } = await readFeed(a.replica, 0, 'b.1');
     const records = recordsOf(batch);
     expect([end, records.length, more]).toEqual([1, 1, false]);
-    expect(await readFeed(a.replica, end, 'b.1')).toEqual({ end, count: 0, records: '', more: false });
+    expect(await readFeed(a.replica, end, 'b.1')).toEqual({ end, count: 0, records: '', more: false, rootChanges: 0 });
   });
 
   it('leaves out what the peer holds, as long as it is exactly that', async () => {
