@@ -110,6 +110,13 @@ describe('three hundred records', () => {
   });
 });
 
+it('a record is looked up by its key, though that is planned while there is none', async () => {
+  await open();
+  const { db } = replicas.at('b').replica;
+  const plan = await db.transaction((tx) => tx.query(`EXPLAIN SELECT FROM replication.record WHERE model = 'Thing' AND key = '1'`));
+  expect(plan.join()).toContain('record_pkey');
+});
+
 it('a key that is created and deleted here in between is no newcomer', async () => {
   await open();
   await sql('a', `INSERT INTO things SELECT n, 'x', '0' FROM generate_series(1, 300) n`);
