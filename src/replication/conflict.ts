@@ -58,7 +58,8 @@ export function kindOf(state: State): ConflictKind {
 export function differingFields(state: State): readonly string[] {
   const living = livingSides(state);
   const names = [...fieldNames(living)];
-  const differing = names.filter((name) => new Set(living.map((version) => valueOf(version.fields as Fields, name))).size > 1);
+  const [first, ...others] = living;
+  const differing = names.filter((name) => others.some(({ fields }) => valueOf(fields as Fields, name) !== valueOf(first?.fields as Fields, name)));
   if (living.length === standing(state).length) return differing;
   const changed = new Set(living.flatMap((version) => changedFields(version, state)));
   return names.filter((name) => changed.has(name) || differing.includes(name));

@@ -1,8 +1,8 @@
 /**
  * What two replicas tell each other, decided purely: what a received state changes, what need not be sent back, and where a feed goes on.
  */
-import { merge, sameState, type State } from './merge.ts';
-import { covers, type ReplicaId, type Version } from './version.ts';
+import { merge, sameState, standing, type State } from './merge.ts';
+import { compare, covers, type ReplicaId, type Version } from './version.ts';
 
 /** A record's state and where it came from. */
 export interface Held {
@@ -18,6 +18,7 @@ export interface Held {
  * @param aside - What the replica holds beside its state until a peer confirms it (see reseed.ts): a ghost of that is taken, so that its being forgotten here is relied on as elsewhere.
  */
 export function take(state: State, incoming: State, faults?: (mine: Version, theirs: Version) => void, aside: State = []): State {
+  if (standing(incoming) === incoming) return merge(state, incoming, faults);
   const news = incoming.filter(({ collected, vector }) => !collected || [...state, ...aside].some((mine) => covers(vector, mine.vector)));
   return merge(state, news.length === incoming.length ? incoming : news, faults);
 }
@@ -47,11 +48,20 @@ export function receive(
 ): Received {
   // Another implementation may send its versions in any order, and one that another covers besides.
   const theirs = merge([], incoming);
-  const upheld = aside.filter(({ fields, vector }) => fields === null && theirs.some((other) => !other.collected && covers(vector, other.vector)));
+  const upheld = aside.length === 0 ? aside : aside.filter(({ fields, vector }) => fields === null && theirs.some((other) => !other.collected && covers(vector, other.vector)));
   const state = merge(take(held.state, theirs, faults, aside), upheld);
   const changed = state !== held.state && !sameState(state, held.state);
-  const differs = !sameState(take(theirs, state), theirs);
+  const differs = lacks(theirs, state);
   return { state, origin: differs ? (changed ? null : held.origin) : state.length === 0 ? null : sender, changed, differs };
+}
+
+/** True where `state`, which holds all of `theirs` that is to be held, holds more: what `theirs` would become by it is another state. */
+function lacks(theirs: State, state: State): boolean {
+  const unknown = state.filter((version) => !theirs.includes(version));
+  if (unknown.length === 0) return false;
+  // It is covered by none of theirs, or it would not be here.
+  if (unknown.some(({ vector, collected }) => !collected && theirs.every((other) => compare(other.vector, vector) !== 'equal'))) return true;
+  return !sameState(take(theirs, state), theirs);
 }
 
 /** True where a record need not be sent to a peer: it holds exactly this state, and says so in its present incarnation. */

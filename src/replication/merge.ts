@@ -28,7 +28,9 @@ export function merge(a: State, b: State, faults?: (mine: Version, theirs: Versi
 
 /** Puts versions into the order of a state. They must be an antichain already. */
 export function ordered(versions: readonly Version[]): State {
-  if (versions.length < 2) return versions;
+  const [first, second] = versions;
+  if (first === undefined || second === undefined) return versions;
+  if (versions.length === 2) return byVector(first, second) > 0 ? [second, first] : versions;
   return versions.toSorted(byVector);
 }
 
@@ -43,7 +45,8 @@ export function sameState(a: State, b: State): boolean {
 
 /** The versions that count: all but ghosts. */
 export function standing(state: State): State {
-  return state.some(({ collected }) => collected) ? state.filter(({ collected }) => !collected) : state;
+  for (const { collected } of state) if (collected) return state.filter((version) => !version.collected);
+  return state;
 }
 
 /** How many different values a state holds, deletion being one: two or more are a conflict. */

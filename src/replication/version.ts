@@ -120,11 +120,18 @@ export function valueOf(fields: Fields, name: string): string | null {
 
 /** A vector as text, one for equal vectors whatever the order of their keys. */
 export function vectorText(vector: Vector): string {
-  const replicas = Object.keys(vector);
-  if (replicas.length > 1) replicas.sort();
   let text = '';
-  for (const replica of replicas) text += `${replica}:${vector[replica]};`;
+  let last = '';
+  for (const replica in vector) {
+    if (replica < last) return sortedText(vector);
+    text += `${replica}:${vector[replica]};`;
+    last = replica;
+  }
   return text;
+}
+
+function sortedText(vector: Vector): string {
+  return Object.keys(vector).toSorted().map((replica) => `${replica}:${vector[replica]};`).join('');
 }
 
 /** The name in a replica id: `a` of `a.9f3c01d2`. */

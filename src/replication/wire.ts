@@ -32,16 +32,14 @@ const STRATEGIES: ReadonlySet<unknown> = new Set(['latest', 'field-wise', 'manua
 const PARTS: ReadonlySet<string> = new Set(['v', 'f', 's', 'r', 'c']);
 
 export function toWire({ vector, fields, stamps, resolution, collected }: Version): WireVersion {
-  return {
-    v: vector,
-    f: fields,
-    s: stamps as WireVersion['s'],
-    ...(resolution && { r: resolution as NonNullable<WireVersion['r']> }),
-    ...(collected && { c: collected }),
-  };
+  const version: WireVersion = { v: vector, f: fields, s: stamps as WireVersion['s'] };
+  if (resolution) version.r = resolution as NonNullable<WireVersion['r']>;
+  if (collected) version.c = collected;
+  return version;
 }
 
 export function fromWire({ v, f, s, r, c }: WireVersion): Version {
+  if (!r && !c) return { vector: v, fields: f, stamps: s };
   return { vector: v, fields: f, stamps: s, ...(r && { resolution: r }), ...(c && { collected: c }) };
 }
 

@@ -2,8 +2,9 @@
  * Taking over what a peer sent or reported, in one transaction with the checkpoint and the conflict log.
  */
 import { receive, sameCheckpoint, type Checkpoint } from '../replication/exchange.ts';
-import { merge, type State } from '../replication/merge.ts';
+import type { State } from '../replication/merge.ts';
 import { unconfirmedBy } from '../replication/reseed.ts';
+import type { Version } from '../replication/version.ts';
 import { fromWire, toWire, type WireRecord } from '../replication/wire.ts';
 import { writeChanges, type Change } from './changes.ts';
 import { readPeer, storeTaken } from './checkpoints.ts';
@@ -152,14 +153,13 @@ function* byTable(replica: Replica, records: readonly WireRecord[]): Generator<[
   }
 }
 
-/** What a batch says of each record. A peer's word that its versions are an antichain, and each record named once, is not relied on. */
-function incomingStates(records: readonly WireRecord[]): Map<string, State> {
-  const states = new Map<string, State>();
+/** What a batch says of each record. A peer's word that its versions are an antichain, and each record named once, is not relied on: `receive` makes a state of them. */
+function incomingStates(records: readonly WireRecord[]): Map<string, readonly Version[]> {
+  const states = new Map<string, readonly Version[]>();
   for (const [, key, versions] of records) {
     const known = states.get(key);
-    const [only] = versions;
-    if (known === undefined && versions.length === 1 && only !== undefined) states.set(key, [fromWire(only)]);
-    else states.set(key, versions.map(fromWire).reduce<State>((state, version) => merge(state, [version]), known ?? []));
+    const told = versions.map(fromWire);
+    states.set(key, known === undefined ? told : [...known, ...told]);
   }
   return states;
 }

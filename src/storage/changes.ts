@@ -73,11 +73,13 @@ export async function writeChanges(
       old: before.hash,
       bucket: bucketOf(before.key),
       rest: restOf({
-        ...(before.position > 0 && sameState(state, before.state) && { position: before.position }),
-        ...(unshown && { waiting: unshown.reason, held: unshown.removed ? null : heldVersion(replica, before), awaits: unshown.awaits }),
-        ...(masked && { masked: JSON.stringify(masked) }),
-        ...(state.some(({ fields }) => fields === null) && { dead: true }),
-        ...(carries(before.table, state) && { carries: true }),
+        position: before.position > 0 && sameState(state, before.state) ? before.position : undefined,
+        waiting: unshown?.reason,
+        held: unshown === undefined || unshown.removed ? undefined : (heldVersion(replica, before) ?? undefined),
+        awaits: unshown?.awaits ?? undefined,
+        masked: masked === null ? undefined : JSON.stringify(masked),
+        dead: state.some(({ fields }) => fields === null) || undefined,
+        carries: carries(before.table, state) || undefined,
       }),
     };
   });
@@ -113,9 +115,19 @@ interface StoredChange {
   readonly rest: string | null;
 }
 
-/** Its place in the feed, where that stays; what `waiting`, `held`, `awaits`, `masked`, `dead` and `carries` of `replication.record` are, where they are anything. */
-function restOf(rest: object): string | null {
-  for (const _ in rest) return JSON.stringify(rest);
+/** Its place in the feed, where that stays; what these are in `replication.record`, where they are anything. */
+interface Rest {
+  readonly position: number | undefined;
+  readonly waiting: string | undefined;
+  readonly held: string | undefined;
+  readonly awaits: string | undefined;
+  readonly masked: string | undefined;
+  readonly dead: true | undefined;
+  readonly carries: true | undefined;
+}
+
+function restOf(rest: Rest): string | null {
+  for (const name in rest) if (rest[name as keyof Rest] !== undefined) return JSON.stringify(rest);
   return null;
 }
 
@@ -193,7 +205,13 @@ function overRow({ table }: SettledRecord, under: Fields | null, row: Fields): F
 
 /** True where some version has fields that the model's table has no column for. */
 function carries({ columns }: ModelTable, state: State): boolean {
-  return state.some(({ fields }) => fields !== null && Object.keys(fields).some((name) => !columns.some(({ field }) => field.name === name)));
+  return state.some(({ fields }) => {
+    if (fields === null) return false;
+    let unknown = 0;
+    for (const _ in fields) unknown++;
+    for (const { field } of columns) if (Object.hasOwn(fields, field.name)) unknown--;
+    return unknown > 0;
+  });
 }
 
 /** What a record shows, as a version: a view of several sides is none, but a write over it has seen them all. */

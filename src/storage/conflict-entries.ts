@@ -8,7 +8,7 @@ import type { Transaction } from './database.ts';
 interface Content {
   readonly kind: ConflictKind;
   readonly fields: readonly string[];
-  /** The sides as they are stored. */
+  /** The sides, as they are stored. */
   readonly sides: string;
   /** Of a conflict over a unique value: who holds it, as `encodeHolder` writes it. */
   readonly holder?: string;
@@ -22,7 +22,9 @@ export interface Ending {
   readonly values: string | null;
 }
 
-export interface OpenedEntry extends Content {
+export interface OpenedEntry extends Omit<Content, 'sides'> {
+  /** Null: the versions of the record, whole, as they are stored. */
+  readonly sides: string | null;
   readonly model: string;
   readonly key: string;
   /** The unique constraint that it is over; left out where it is over none. */
@@ -48,7 +50,8 @@ export async function openEntries(tx: Transaction, clock: number, entries: reado
   if (entries.length === 0) return [];
   const rows = await tx.query(
     `INSERT INTO replication.conflict (model, key, kind, status, fields, sides, detected_at, resolved_at, resolution, resolved_by, resolved_values, resolved_seq, name, holder)
-     SELECT model, key, kind, CASE WHEN strategy IS NULL THEN 'PENDING' ELSE 'RESOLVED' END, fields::text[], sides::json, $1::bigint,
+     SELECT model, key, kind, CASE WHEN strategy IS NULL THEN 'PENDING' ELSE 'RESOLVED' END, fields::text[],
+            coalesce(sides::json, (SELECT versions FROM replication.record r WHERE r.model = x.model AND r.key = x.key)), $1::bigint,
             CASE WHEN strategy IS NOT NULL THEN $1::bigint END, strategy, "by", "values"::json,
             CASE WHEN strategy IS NOT NULL THEN nextval('replication.resolution') END, coalesce(name, ''), holder::json
        FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::text[])

@@ -75,14 +75,16 @@ export async function logConflicts(tx: Transaction, replica: Replica, clock: num
     if (conflict && id !== undefined && replica.policy === 'manual' && same) continue;
     const values = view.fields && JSON.stringify(view.fields);
     if (conflict) {
-      const now = { kind: kindOf(state), fields: differingFields(state), sides: encoded.get(versions) ?? encodeState(versions, null) };
+      const now = { kind: kindOf(state), fields: differingFields(state) };
+      const sides = (): string => encoded.get(versions) ?? encodeState(versions, null);
       // An automatic policy has settled it in the view: logged for what it passed over.
       const ending = replica.policy === 'manual' ? undefined : { strategy: replica.policy, by: replica.name, values };
       if (id === undefined) {
-        if (ending === undefined) opened.push({ model: table.name, key, ...now });
-        else if (!same) opened.push({ model: table.name, key, ...now, ending });
-      } else if (ending === undefined) updated.push({ id, ...now });
-      else closed.push({ id, ...now, ...ending });
+        const entry = { model: table.name, key, ...now, sides: encoded.has(versions) ? null : sides() };
+        if (ending === undefined) opened.push(entry);
+        else if (!same) opened.push({ ...entry, ending });
+      } else if (ending === undefined) updated.push({ id, ...now, sides: sides() });
+      else closed.push({ id, ...now, sides: sides(), ...ending });
     } else if (id !== undefined) {
       // A side may have been written to since, and the write is to be found in the log once it is decided over.
       const last = isConflict(before.settled) ? before.settled : known;

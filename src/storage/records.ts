@@ -1,7 +1,7 @@
 /**
  * Reading records: the stored state, the captured writes that are not in it yet, and the model's row, all of one snapshot.
  */
-import { ordered, type State } from '../replication/merge.ts';
+import type { State } from '../replication/merge.ts';
 import { show, type View } from '../replication/policy.ts';
 import { unmasked, type Masked } from '../replication/unique.ts';
 import type { Fields, Vector, Version } from '../replication/version.ts';
@@ -180,6 +180,7 @@ export function encodeAsRow({ generation }: ModelTable, { vector, stamps, resolu
 }
 
 export function encodeVersion({ vector, stamps, fields, resolution, collected }: Version, asRow: ModelTable | null = null): StoredVersion {
+  if (asRow === null && !resolution && !collected) return { v: vector, s: stamps, f: fields };
   const values = asRow === null || fields === null ? { f: fields } : besideRow(asRow, fields);
   return { v: vector, s: stamps, ...values, ...(resolution && { r: resolution }), ...(collected && { c: collected }) };
 }
@@ -198,6 +199,7 @@ function besideRow(table: ModelTable, fields: Fields): Pick<StoredVersion, 'g' |
 
 /** @param row - The values of a version that is stored without them, and the table that it is of. */
 export function decodeVersion({ v, s, f, g = 1, x, r, c }: StoredVersion, row: Fields | null, table?: ModelTable): Version {
+  if (f !== undefined && !r && !c) return { vector: v, stamps: s, fields: f };
   return { vector: v, stamps: s, fields: f === undefined ? row && ofRow(row, g, x, table) : f, ...(r && { resolution: r }), ...(c && { collected: c }) };
 }
 
@@ -209,9 +211,10 @@ function ofRow(row: Fields, generation: number, beside: Fields | undefined, tabl
   return { ...fields, ...beside };
 }
 
+/** A state from the text that was stored of it, in whose order it is. */
 export function decodeState(versions: string, row: Fields | null, table?: ModelTable): State {
   const stored = JSON.parse(versions) as StoredVersion[];
-  return ordered(stored.map((version) => decodeVersion(version, row, table)));
+  return stored.map((version) => decodeVersion(version, row, table));
 }
 
 function toRecord(table: ModelTable, columns: readonly (string | null)[]): StoredRecord {
