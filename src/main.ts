@@ -31,7 +31,7 @@ import { createUserRows } from './services/user-rows.ts';
 import { createUsers } from './services/users.ts';
 import { forgetSeen, nameAddresses } from './storage/addresses.ts';
 import { applyConstraints } from './storage/constraints.ts';
-import { openDatabase, withSession } from './storage/database.ts';
+import { createPlans, openDatabase, withSession } from './storage/database.ts';
 import { openEmbedded } from './storage/embedded.ts';
 import { openSeat } from './storage/leadership.ts';
 import { migrate } from './storage/migrate.ts';
@@ -97,11 +97,12 @@ async function build(config: ReplicaConfig, { log, onProgress, schema }: StartOp
   const sessionUrl = config.sessionDatabaseUrl ?? url;
 
   const onIdleError = (error: Error): void => log.warn({ err: error }, 'a connection to the database broke');
-  const db = openDatabase(url, { size: REPLICATION_CONNECTIONS, onError: onIdleError });
+  const plans = createPlans();
+  const db = openDatabase(url, { size: REPLICATION_CONNECTIONS, onError: onIdleError, plans });
   closers.push(db.close);
-  const lookups = openDatabase(url, { size: LOOKUP_CONNECTIONS, onError: onIdleError });
+  const lookups = openDatabase(url, { size: LOOKUP_CONNECTIONS, onError: onIdleError, plans });
   closers.push(lookups.close);
-  const models = openDatabase(url, { size: MODEL_CONNECTIONS, onError: onIdleError });
+  const models = openDatabase(url, { size: MODEL_CONNECTIONS, onError: onIdleError, plans, prepares: true });
   closers.push(models.close);
   const { applied } = await withSession(sessionUrl, (client) => migrate(client, schema?.migrations ?? MIGRATIONS));
   if (applied.length > 0) onProgress(`migrated: ${applied.join(', ')}`);

@@ -47,11 +47,19 @@ const TRANSIENT = new Set(['40P01', '40001']);
 const BEGIN = `BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, MDY'; SET LOCAL IntervalStyle = 'postgres';
 SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'; SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off; SET LOCAL jit = off`;
 
-/**
- * @param url - A PostgreSQL connection string.
- * @param options - `size`: connections at most; `onError`: told when an idle connection breaks.
- */
-export function openDatabase(url: string, options: { readonly size: number; onError(error: Error): void }): Database {
+export interface DatabaseOptions {
+  /** Connections at most. */
+  readonly size: number;
+  /** Told when an idle connection breaks. */
+  onError(error: Error): void;
+  /** Shared by the databases of a process: what one learns of sizes and names holds for all. Of its own unless given. */
+  readonly plans?: Plans;
+  /** Whether statements outside of transactions are prepared, too: for a few short ones, each by a key, that many ask. */
+  readonly prepares?: boolean;
+}
+
+/** @param url - A PostgreSQL connection string. */
+export function openDatabase(url: string, options: DatabaseOptions): Database {
   const pool = new pg.Pool({
     connectionString: url,
     max: options.size,
@@ -60,10 +68,20 @@ export function openDatabase(url: string, options: { readonly size: number; onEr
     types: { getTypeParser: () => (value: string) => value } as pg.CustomTypesConfig,
   });
   pool.on('error', options.onError);
-  const plans = createPlans();
+  const { plans = createPlans(), prepares = false } = options;
 
   return {
-    query: (sql, values) => run(pool, sql, values),
+    async query(sql, values) {
+      if (!prepares) return run(pool, sql, values);
+      const prepared = (): Promise<Row[]> => withClient(pool, plans, (client) => run(client, sql, values, plans.nameOf(client, sql)));
+      try {
+        return await prepared();
+      } catch (error) {
+        // A name fails before anything is done.
+        if (!plans.failed(error)) throw error;
+        return prepared();
+      }
+    },
 
     async transaction(work) {
       for (let attempt = 1; ; attempt++) {
@@ -108,42 +126,51 @@ export function literal(text: string): string {
   return pg.escapeLiteral(text);
 }
 
-async function inTransaction<T>(pool: pg.Pool, plans: Plans, work: (tx: Transaction) => Promise<T>): Promise<T> {
+/** Hands a connection out; `broke` is told where it can be used no more. */
+async function withClient<T>(pool: pg.Pool, plans: Plans, work: (client: pg.PoolClient, broke: (error: Error) => void) => Promise<T>): Promise<T> {
   const client = await pool.connect();
   let broken: Error | undefined;
-  let over = false;
   // Between two queries a connection that breaks has no query to fail: without a listener it would end the process. The next query, or COMMIT, fails instead.
-  const onBreak = (error: Error): void => void (broken = error);
-  client.on('error', onBreak);
+  const broke = (error: Error): void => void (broken = error);
+  client.on('error', broke);
   try {
-    // It goes with the first statement. It fails only where the connection does, and so does that statement then.
-    const begun = client.query(BEGIN);
-    begun.catch(() => {});
-    const result = await work({
-      async query(sql, values) {
-        // Of several statements under way one may have failed, and what waited for another go on.
-        if (over) throw new Error('the transaction is over');
-        const [rows] = await Promise.all([run(client, sql, values, plans.areOutgrown(client) ? undefined : plans.nameOf(sql)), begun]);
-        return rows;
-      },
-      sized: plans.sized,
-    });
-    over = true;
-    await begun;
-    await client.query('COMMIT');
-    return result;
-  } catch (error) {
-    over = true;
-    try {
-      await client.query('ROLLBACK');
-    } catch (rollback) {
-      broken = rollback as Error;
-    }
-    throw error;
+    return await work(client, broke);
   } finally {
-    client.off('error', onBreak);
+    client.off('error', broke);
     client.release(broken ?? plans.areOutgrown(client));
   }
+}
+
+function inTransaction<T>(pool: pg.Pool, plans: Plans, work: (tx: Transaction) => Promise<T>): Promise<T> {
+  return withClient(pool, plans, async (client, broke) => {
+    let over = false;
+    try {
+      // It goes with the first statement. It fails only where the connection does, and so does that statement then.
+      const begun = client.query(BEGIN);
+      begun.catch(() => {});
+      const result = await work({
+        async query(sql, values) {
+          // Of several statements under way one may have failed, and what waited for another go on.
+          if (over) throw new Error('the transaction is over');
+          const [rows] = await Promise.all([run(client, sql, values, plans.nameOf(client, sql)), begun]);
+          return rows;
+        },
+        sized: plans.sized,
+      });
+      over = true;
+      await begun;
+      await client.query('COMMIT');
+      return result;
+    } catch (error) {
+      over = true;
+      try {
+        await client.query('ROLLBACK');
+      } catch (rollback) {
+        broke(rollback as Error);
+      }
+      throw error;
+    }
+  });
 }
 
 async function run(client: pg.Pool | pg.PoolClient, sql: string, values: readonly unknown[] = [], name?: string): Promise<Row[]> {
@@ -151,11 +178,13 @@ async function run(client: pg.Pool | pg.PoolClient, sql: string, values: readonl
   return rows;
 }
 
-interface Plans {
-  /** The name under which a statement is prepared; undefined where it has none. */
-  nameOf(sql: string): string | undefined;
+/** What is known of statements that are prepared. */
+export interface Plans {
+  /** The name under which a statement is prepared for a connection; undefined where it has none. */
+  nameOf(client: pg.PoolClient, sql: string): string | undefined;
   /** Whether this is the failure of a name, so that the transaction is to be run again. */
   failed(error: unknown): boolean;
+  /** As of a transaction. */
   sized(rows: number): void;
   /** Whether a connection plans for much less than there is by now, so that its plans are left alone until it is replaced. */
   areOutgrown(client: pg.PoolClient): boolean;
@@ -177,15 +206,21 @@ const FEW = 500;
  * Of an empty table any index looks as good as another, and the database keeps a plan until it has new statistics of it: too late for what grows by thousands a second. So a connection is
  * replaced when there is twice as much as when it was first used, and what is left of its transaction goes without names.
  */
-function createPlans(): Plans {
+export function createPlans(): Plans {
   const names = new Map<string, string>();
   const sizes = new WeakMap<pg.PoolClient, number>();
   let size = 0;
   let generation = 0;
   let none = false;
+  const areOutgrown: Plans['areOutgrown'] = (client) => {
+    const first = sizes.get(client) ?? size;
+    sizes.set(client, first);
+    return size > 2 * Math.max(first, FEW);
+  };
   return {
-    nameOf(sql) {
-      if (none) return undefined;
+    areOutgrown,
+    nameOf(client, sql) {
+      if (none || areOutgrown(client)) return undefined;
       const known = names.get(sql);
       if (known !== undefined || names.size === NAMES || !PREPARABLE.test(sql)) return known;
       const name = `replique_${generation}_${createHash('sha256').update(sql).digest('base64url').slice(0, 24)}`;
@@ -207,11 +242,6 @@ function createPlans(): Plans {
     },
     sized(rows) {
       size = Math.max(size, rows);
-    },
-    areOutgrown(client) {
-      const first = sizes.get(client) ?? size;
-      sizes.set(client, first);
-      return size > 2 * Math.max(first, FEW);
     },
   };
 }

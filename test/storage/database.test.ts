@@ -1,7 +1,7 @@
 /** Connections that break, and statements that are prepared on them. */
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 
-import { openDatabase, type Database } from '../../src/storage/database.ts';
+import { createPlans, openDatabase, type Database, type DatabaseOptions } from '../../src/storage/database.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
 
 let database: TestDatabase;
@@ -135,5 +135,59 @@ describe('statements of a transaction', () => {
     } finally {
       await behindPooler.close();
     }
+  });
+});
+
+describe('statements outside of transactions', () => {
+  const counted = `SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE 'SELECT ''alone%'`;
+  const opened: Database[] = [];
+  const open = (options: Partial<DatabaseOptions>): Database => {
+    const one = openDatabase(database.url, { size: 1, onError: () => {}, ...options });
+    opened.push(one);
+    return one;
+  };
+  afterEach(() => Promise.all(opened.splice(0).map((one) => one.close())));
+
+  it.each([true, false])('are prepared where that is wanted: %s', async (prepares) => {
+    const alone = open({ prepares });
+    for (let i = 0; i < 3; i++) expect(await alone.query(`SELECT 'alone' || $1::text`, [i])).toEqual([[`alone${i}`]]);
+    expect(await alone.query(counted)).toEqual([[prepares ? '1' : '0']]);
+  });
+
+  it('are planned anew once another database of the process tells of twice as much', async () => {
+    const plans = createPlans();
+    const [alone, beside] = [open({ prepares: true, plans }), open({ plans })];
+    const backend = async () => (await alone.query('SELECT pg_backend_pid()'))[0]?.[0];
+    const first = await backend();
+    expect(await backend()).toBe(first);
+    await beside.transaction(async (tx) => tx.sized(1_000_000));
+    // The one that is handed out is replaced when it comes back.
+    await backend();
+    expect(await backend()).not.toBe(first);
+  });
+
+  it.each(['DEALLOCATE ALL', 'PREPARE'])('are asked for without a name where a pooler gives them another connection (%s)', async (how) => {
+    const alone = open({ prepares: true });
+    const sql = `SELECT 'alone behind ${how}', $1::text`;
+    if (how === 'PREPARE') {
+      const plain = open({});
+      const [name] = await plain.transaction(async (tx) => {
+        await tx.query(sql, ['x']);
+        return (await tx.query('SELECT name FROM pg_prepared_statements WHERE statement = $1', [sql]))[0] as readonly string[];
+      });
+      await alone.query(`PREPARE "${name}" AS SELECT 'another'`);
+    } else {
+      await alone.query(sql, ['x']);
+      await alone.query('DEALLOCATE ALL');
+    }
+    for (let i = 0; i < 2; i++) expect(await alone.query(sql, ['x'])).toEqual([[`alone behind ${how}`, 'x']]);
+    // Nothing has a name any more.
+    expect(await alone.query(`SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE 'SELECT count(*)%'`)).toEqual([['0']]);
+  });
+
+  it('fail as they did without a name', async () => {
+    const alone = open({ prepares: true });
+    for (let i = 0; i < 2; i++) await expect(alone.query('SELECT 1 / $1::integer', [0])).rejects.toThrow('division by zero');
+    expect(await alone.query('SELECT 1')).toEqual([['1']]);
   });
 });
