@@ -6,6 +6,7 @@
  */
 import { uniqueValue, yieldValue } from '../replication/unique.ts';
 import { sameFields, type Fields } from '../replication/version.ts';
+import { texts } from './arrays.ts';
 import type { Change } from './changes.ts';
 import { RetryTransaction, sqlState, type Transaction } from './database.ts';
 import { findOrphans, joined, rowOf } from './families.ts';
@@ -48,11 +49,15 @@ export interface Shown {
   readonly unshown: ReadonlyMap<Change, Unshown>;
 }
 
-/** A row and what it is to hold; null: it is to go. */
-interface Goal {
+/** What a row is to hold; null: it is to go. */
+interface RowGoal {
+  readonly key: string;
+  readonly fields: Fields | null;
+}
+
+interface Goal extends RowGoal {
   readonly change: Change;
   readonly before: Change['before'];
-  readonly fields: Fields | null;
 }
 
 /**
@@ -64,7 +69,7 @@ export async function materialise(tx: Transaction, replica: Replica, given: read
   const order = new Map([...replica.tables.keys()].map((name, n) => [name, n]));
   const place = ({ before }: Goal): number => order.get(before.table.name) ?? 0;
   const goals = changes
-    .map((change): Goal => ({ change, before: change.before, fields: orphaned.has(change) ? null : rowOf(change) }))
+    .map((change): Goal => ({ change, key: change.before.key, before: change.before, fields: orphaned.has(change) ? null : rowOf(change) }))
     .toSorted((a, b) => place(a) - place(b));
   const refused = new Map<Goal, string>();
   const attempted: Attempt = { changes, refused, told: new Set(clash === 'wait' ? [] : changes.flatMap(({ before }) => before.table.unique.map(({ name }) => name))) };
@@ -132,12 +137,12 @@ async function attemptEach(tx: Transaction, goals: readonly Goal[], attempted: A
   const statements: string[] = [];
   const kinds = new Map<string, number>();
   const kindOf = (write: Write, kind: string): number => {
-    const known = kinds.get(`${kind} ${write.table.name}`) ?? statements.push(exactly([write]));
+    const known = kinds.get(`${kind} ${write.table.name}`) ?? statements.push(exactly([write], [recordset(write.table)]));
     kinds.set(`${kind} ${write.table.name}`, known);
     return known;
   };
   const asked = goals.map(({ before: { table, row } }) => (row === null ? kindOf(insertOf(table, []), 'insert') : kindOf(updateOf(table, []), 'update')));
-  const data = `[${goals.map((goal) => JSON.stringify(encodeRow(goal))).join(',')}]`;
+  const data = `[${goals.map((goal) => JSON.stringify(encodeRow(goal.before.table, goal))).join(',')}]`;
   const failed = await tx.query('SELECT n, state, message, detail FROM replication.try_each($1, $2, $3)', [statements, asked, data]);
   await refuseIfCreatedMeanwhile(tx, failed.map(([n]) => goals[Number(n)] as Goal));
   const clashes = failed.some(([, state, message]) => state === '23505' && [...told].some((name) => message?.includes(`"${name}"`)));
@@ -237,11 +242,11 @@ async function deleteRows(tx: Transaction, deletions: Deletions): Promise<void> 
 /** Rows to be written, and the statement that does it from the rows `x`. */
 interface Write {
   readonly table: ModelTable;
-  readonly goals: readonly Goal[];
+  readonly goals: readonly RowGoal[];
   readonly statement: (x: string) => string;
 }
 
-function updateOf(table: ModelTable, goals: readonly Goal[]): Write {
+function updateOf(table: ModelTable, goals: readonly RowGoal[]): Write {
   const set = table.columns.map((c, i) => `${c.column} = x.c${i}::${c.type}`).join(', ');
   return {
     table,
@@ -261,7 +266,7 @@ function parkedOf(table: ModelTable, goals: readonly Goal[]): Goal[] {
   });
 }
 
-function insertOf(table: ModelTable, goals: readonly Goal[]): Write {
+function insertOf(table: ModelTable, goals: readonly RowGoal[]): Write {
   const columns = [table.keyColumn, ...table.columns].map((c) => c.column).join(', ');
   const values = table.columns.map((c, i) => `, x.c${i}::${c.type}`).join('');
   return {
@@ -278,27 +283,32 @@ function insertOf(table: ModelTable, goals: readonly Goal[]): Write {
 async function writeExactly(tx: Transaction, writes: readonly Write[]): Promise<void> {
   const own = writes.filter(({ goals }) => goals.length > 0);
   const tables = new Set(own.map(({ table }) => table));
-  for (const together of tables.size > 1 ? [own] : own.map((write) => [write])) {
-    const [found] = await tx.query(exactly(together), together.map(({ goals }) => JSON.stringify(goals.map(encodeRow))));
-    if (found) throw new RowError(changedBy((together[Number(found[0])] as Write).table, found[1] as string));
-  }
+  for (const together of tables.size > 1 ? [own] : own.map((write) => [write])) await writeTogether(tx, together);
 }
 
 /**
  * Makes rows where there are none.
  * @throws RowError, or the database's error; what was made is to be taken back then.
  */
-export async function insertRows(tx: Transaction, table: ModelTable, rows: readonly { readonly key: string; readonly fields: Fields | null }[]): Promise<void> {
-  const write = insertOf(table, []);
-  const [found] = await tx.query(exactly([write]), [JSON.stringify(rows.map(({ key, fields }) => encodeFields(table, key, fields)))]);
-  if (found) throw new RowError(changedBy(table, found[1] as string));
+export async function insertRows(tx: Transaction, table: ModelTable, rows: readonly RowGoal[]): Promise<void> {
+  await writeTogether(tx, [insertOf(table, rows)]);
 }
 
-/** One statement for these writes, each of the rows of its parameter; it returns the write and key of a row that is not as it was meant. */
-function exactly(writes: readonly Write[]): string {
+async function writeTogether(tx: Transaction, writes: readonly Write[]): Promise<void> {
+  const values: Buffer[] = [];
+  const rows = writes.map(({ table: { columns }, goals }) => {
+    const first = values.push(texts(goals.map(({ key }) => key)), ...columns.map(({ field: { name } }) => texts(goals.map(({ fields }) => fields?.[name] ?? null)))) - columns.length;
+    return `unnest($${first}::text[]${columns.map((_, i) => `, $${first + i + 1}::text[]`).join('')}) AS x (key${columns.map((_, i) => `, c${i}`).join('')})`;
+  });
+  const [found] = await tx.query(exactly(writes, rows), values);
+  if (found) throw new RowError(changedBy((writes[Number(found[0])] as Write).table, found[1] as string));
+}
+
+/** One statement for these writes, and for each the rows that it reads, every value as text: casts from text are exact. It returns the write and key of a row that is not as it was meant. */
+function exactly(writes: readonly Write[], rows: readonly string[]): string {
   const parts = writes.map(({ table, statement }, n) => {
-    const texts = [table.keyColumn, ...table.columns].map(({ column }) => `t.${column}::text COLLATE "C"`).join(', ');
-    return `x${n} AS MATERIALIZED (SELECT * FROM ${recordset(table, n + 1)}), w${n} AS (${statement(`x${n}`)} RETURNING ${texts})`;
+    const written = [table.keyColumn, ...table.columns].map(({ column }) => `t.${column}::text COLLATE "C"`).join(', ');
+    return `x${n} AS MATERIALIZED (SELECT * FROM ${rows[n]}), w${n} AS (${statement(`x${n}`)} RETURNING ${written})`;
   });
   // EXCEPT is hashed or sorted; a join of what has no statistics may be neither.
   const odd = writes.map((_, n) => `(SELECT ${n} AS n, key FROM (SELECT * FROM x${n} EXCEPT SELECT * FROM w${n}) AS odd LIMIT 1)`);
@@ -311,16 +321,12 @@ function changedBy({ table }: ModelTable, key: string): string {
 
 const EXEMPT = `Let triggers pass where current_setting('replication.applying', true) is 'on'.`;
 
-/** The rows of a parameter with every value as text: casts from text are exact, those from JSON are not. */
-function recordset(table: ModelTable, parameter: number): string {
-  return `json_to_recordset($${parameter}) AS x (key text${table.columns.map((_, i) => `, c${i} text`).join('')})`;
+/** The rows of a JSON array, as `encodeRow` makes them. */
+function recordset(table: ModelTable): string {
+  return `json_to_recordset($1) AS x (key text${table.columns.map((_, i) => `, c${i} text`).join('')})`;
 }
 
-function encodeRow({ before: { table, key }, fields }: Goal): Record<string, string | null> {
-  return encodeFields(table, key, fields);
-}
-
-function encodeFields({ columns }: ModelTable, key: string, fields: Fields | null): Record<string, string | null> {
+function encodeRow({ columns }: ModelTable, { key, fields }: RowGoal): Record<string, string | null> {
   const row: Record<string, string | null> = { key };
   for (const [i, { field }] of columns.entries()) row[`c${i}`] = fields?.[field.name] ?? null;
   return row;
