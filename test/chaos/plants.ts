@@ -15,19 +15,19 @@ export const PLANTS: Readonly<Record<string, Plant>> = {
   'cursor-over-the-log': {
     about: 'the fold remembers how far it has read the log and takes nothing before that: what commits late is skipped (a skipped fence)',
     file: 'src/storage/feed.ts',
-    changes: [['SELECT model, key, op, seq FROM replication.log LIMIT $1) l', 'SELECT model, key, op, seq FROM replication.log WHERE NOT EXISTS (SELECT FROM replication.record r WHERE r.changed_at > replication.log.clock + 400000) LIMIT $1) l']],
+    changes: [['SELECT ctid, model, key, op, seq, clock, incarnation FROM replication.log LIMIT $1) l', 'SELECT ctid, model, key, op, seq, clock, incarnation FROM replication.log WHERE NOT EXISTS (SELECT FROM replication.record r WHERE r.changed_at > replication.log.clock + 400000) LIMIT $1) l']],
   },
   'acknowledged-before-commit': {
     about: 'the checkpoint is stored in a transaction of its own, two seconds before the batch is taken over',
     file: 'src/storage/apply.ts',
     changes: [
       [
-        '    const incoming = new Map<ModelTable',
+        '    const report = createReport();',
         `    if (checkpoint) {
       await storeTaken(replica.db, sender.name, { ...checkpoint.end, taker: incarnation });
       await tx.query('SELECT pg_sleep(2)');
     }
-    const incoming = new Map<ModelTable`,
+    const report = createReport();`,
       ],
     ],
   },
@@ -42,7 +42,7 @@ export const PLANTS: Readonly<Record<string, Plant>> = {
     changes: [
       ['  let session: Session | null = null;', '  let session: Session | null = null;\n  let ahead = 0;'],
       ['position: peer.checkpoint.position }, read: after };', 'position: peer.checkpoint.position }, read: Math.max(ahead, after) };'],
-      ['      yield await sendBatch(current, batch, end);', '      ahead = batch.end;\n      yield await sendBatch(current, batch, end);'],
+      ['        const answer = await sendBatch(current, batch, end);', '        ahead = batch.end;\n        const answer = await sendBatch(current, batch, end);'],
     ],
   },
   'incarnation-constant': {
@@ -53,7 +53,7 @@ export const PLANTS: Readonly<Record<string, Plant>> = {
   'log-in-another-transaction': {
     about: 'the conflict log is written in a transaction of its own, three seconds after the states',
     file: 'src/storage/changes.ts',
-    changes: [['  const conflicts = await logConflicts(tx, replica, clock, changes);', '  const conflicts = NO_CHANGES;\n  setTimeout(() => void replica.db.transaction((other) => logConflicts(other, replica, clock, changes)).catch(() => {}), 3_000);']],
+    changes: [['  const conflicts = await logConflicts(tx, replica, clock, changes, encoded);', '  const conflicts = NO_CHANGES;\n  setTimeout(() => void replica.db.transaction((other) => logConflicts(other, replica, clock, changes, encoded)).catch(() => {}), 3_000);']],
   },
   'fold-without-locks': {
     about: 'a fold marks values in rows that local writers may still change',
