@@ -21,6 +21,7 @@ import {
   type ResendRequest,
   type ResendResponse,
 } from '../replication/protocol.ts';
+import { postText, TooLargeError, type Posted } from './post.ts';
 
 export interface PeerClientOptions {
   readonly name: string;
@@ -71,20 +72,14 @@ export function createPeerClient({ name, url, secret, patience = PATIENCE }: Pee
     // By hand: AbortSignal.any would keep something of each call for as long as a signal lives that lasts.
     signal?.addEventListener('abort', abort);
     if (signal?.aborted) abort();
-    let status: number;
-    let text: string;
+    let posted: Posted;
     try {
-      const response = await fetch(`${base}/${path}`, {
-        method: 'POST',
-        headers: { 'content-type': 'application/json', ...(secret !== null && { authorization: `Bearer ${secret}` }) },
-        body: typeof body === 'string' ? body : JSON.stringify(body),
-        redirect: 'manual',
-        signal: controller.signal,
-      });
-      status = response.status;
-      text = await readBounded(response);
+      const headers = { 'content-type': 'application/json', ...(secret !== null && { authorization: `Bearer ${secret}` }) };
+      posted = await postText(`${base}/${path}`, headers, typeof body === 'string' ? body : JSON.stringify(body), MAX_ANSWER_BYTES, controller.signal);
     } catch (error) {
-      if (error instanceof PeerRejectedError) throw error;
+      if (error instanceof TooLargeError) {
+        throw new PeerRejectedError('TOO_LARGE', `the answer of ${url} to the ${path} is larger than ${MAX_ANSWER_BYTES} bytes. Nothing was changed here.`);
+      }
       if (signal?.aborted) throw new PeerUnreachableError(`peer "${name}" at ${url} was not waited for: this replica is stopping.`);
       const cause = controller.signal.aborted ? `nothing for ${timeout / 1000} s` : causeOf(error);
       throw new PeerUnreachableError(`peer "${name}" at ${url} did not answer: ${cause}. Is it running?`);
@@ -92,6 +87,7 @@ export function createPeerClient({ name, url, secret, patience = PATIENCE }: Pee
       clearTimeout(timer);
       signal?.removeEventListener('abort', abort);
     }
+    const { status, text } = posted;
     const answer = parseJson(text);
     if (status !== 200) {
       const refused = refusal.safeParse(answer);
@@ -122,19 +118,6 @@ export function createPeerClient({ name, url, secret, patience = PATIENCE }: Pee
   };
 }
 
-async function readBounded(response: Response): Promise<string> {
-  const chunks: Uint8Array[] = [];
-  let bytes = 0;
-  for await (const chunk of response.body ?? []) {
-    bytes += (chunk as Uint8Array).length;
-    if (bytes > MAX_ANSWER_BYTES) {
-      throw new PeerRejectedError('TOO_LARGE', `the answer of ${response.url} is larger than ${MAX_ANSWER_BYTES} bytes. Nothing was changed here.`);
-    }
-    chunks.push(chunk as Uint8Array);
-  }
-  return Buffer.concat(chunks).toString('utf8');
-}
-
 function parseJson(text: string): unknown {
   try {
     return JSON.parse(text);
@@ -143,9 +126,9 @@ function parseJson(text: string): unknown {
   }
 }
 
-/** What `fetch` hides behind "fetch failed". */
+/** Of several addresses that were tried, the first one's error. */
 function causeOf(error: unknown): string {
-  const { cause, message } = error as Error;
-  const inner = cause instanceof AggregateError ? cause.errors[0] : cause;
-  return inner instanceof Error ? inner.message || (inner as NodeJS.ErrnoException).code || message : message;
+  const inner: unknown = error instanceof AggregateError ? error.errors[0] : error;
+  const { message, code } = inner as NodeJS.ErrnoException;
+  return message || (code ?? 'it is not said why');
 }

@@ -122,6 +122,18 @@ describe('no answer', () => {
   });
 });
 
+it('a connection that was kept open, and is closed just as it is used again: the message is sent once more', async () => {
+  const sockets = new Map<unknown, number>();
+  const client = await clientOf((request, response) => {
+    const requests = (sockets.get(request.socket) ?? 0) + 1;
+    sockets.set(request.socket, requests);
+    if (requests > 1) request.socket.destroy();
+    else answers(200, 'application/json', JSON.stringify(CHANGED))(request, response);
+  });
+  for (let n = 0; n < 3; n++) expect(await client.changes(CHANGES)).toEqual(CHANGED);
+  expect([...sockets.values()]).toEqual([2, 2, 1]);
+});
+
 describe('a replica whose peer misbehaves', () => {
   const SYNC = SyncToDocument.toString();
   /** A real peer's handshake, and something of the test's own for the rest. */
