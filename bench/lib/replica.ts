@@ -2,6 +2,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createWriteStream } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -32,7 +33,8 @@ export interface BenchReplicaOptions {
 
 export async function startReplica({ root, folder, name, port, databaseUrl, peers, env = {} }: BenchReplicaOptions): Promise<BenchReplica> {
   const url = `http://127.0.0.1:${port}`;
-  const child = spawn(process.execPath, ['bin/replique.js', 'replica'], {
+  const { scripts } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) as { scripts: { replica: string } };
+  const child = spawn(process.execPath, scripts.replica.split(' ').slice(1), {
     cwd: root,
     env: {
       PATH: process.env['PATH'] ?? '',
