@@ -1,6 +1,8 @@
 /** Many records at once of which a replica knows nothing: they are taken over as one by one, whatever is the matter with some of them. */
 import { afterEach, describe, expect, it } from 'vitest';
 
+import type { WireRecord } from '../../src/replication/wire.ts';
+import { applyRecords } from '../../src/storage/apply.ts';
 import { expectSame, valuesOf } from '../support/compare.ts';
 import { intercept, interceptOnce } from '../support/intercept.ts';
 import { openReplicas, type Replicas } from '../support/replicas.ts';
@@ -81,6 +83,18 @@ describe('three hundred records', () => {
     await replicas.sync('a', 'b');
     expect([await count('b'), await sql('b', 'SELECT key FROM replication.record WHERE waiting IS NOT NULL')]).toEqual([299, [{ key: '5' }]]);
     await sql('b', 'DROP FUNCTION meddle CASCADE');
+  });
+
+  it('of which one has a value that its type writes otherwise: it waits, the others are shown', async () => {
+    await open(PEOPLE);
+    const records = Array.from({ length: 300 }, (_, n): WireRecord => [
+      'Person',
+      String(n),
+      [{ v: { 'p.1': n + 1 }, f: { email: `e${n}`, age: n === 7 ? '07' : String(n) }, s: { '*': ['p.1', n + 1] } }],
+    ]);
+    await applyRecords(replicas.at('a').replica, { name: 'p', incarnation: '1' }, records, null);
+    expect(await count('a', 'people')).toBe(299);
+    expect(await sql('a', 'SELECT key FROM replication.record WHERE waiting IS NOT NULL')).toEqual([{ key: '7' }]);
   });
 
   it('of which one has a value that another record has here', async () => {
