@@ -76,7 +76,7 @@ async function writeRow(tx: Transaction, table: ModelTable, key: string, fields:
   const { keyColumn, columns } = table;
   try {
     if (fields === null) {
-      await tx.query(`DELETE FROM ${table.table} t WHERE ${matchesKey('t', keyColumn, '$1')}`, [key]);
+      await tx.query(`DELETE FROM ${table.table} t WHERE ${matchesKey('t', keyColumn, '$1::text')}`, [key]);
       return;
     }
     const row = showFields(table, fields);

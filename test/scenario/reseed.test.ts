@@ -41,3 +41,13 @@ it('takes everything anew, shows what nobody has, and brings it back when told t
   expect([await names('a'), await names('b')]).toEqual([BACK, BACK]);
   expect((await a.graphql(ASIDE)).data).toMatchObject({ replica: { setAside: [] } });
 });
+
+it('brings back a deletion, too', async () => {
+  const a = fleet.of('a');
+  const { body } = await a.rest('POST', '/api/v1/users', { nom: 'Dan', email: 'd@x.org' });
+  const id = String((body as unknown as { id: number }).id);
+  const gone = JSON.stringify([{ v: { 'a.lost': 1 }, s: { '*': ['a.lost', 1] }, f: null }]);
+  await a.session((client) => client.query(`INSERT INTO replication.aside (model, key, versions, since) VALUES ('User', $1, $2, replication.clock())`, [id, gone]));
+  expect((await a.graphql('mutation ($id: ID!) { restoreSetAside(model: "User", recordId: $id) { name } }', { id })).errors).toBeUndefined();
+  expect(await names('a')).not.toContain('Dan');
+});
