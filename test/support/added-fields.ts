@@ -1,5 +1,5 @@
 /** A later version of the schema comes to one replica in memory: a column for one more field, as storage brings rows and states together for it. */
-import type { Fields } from '../../src/replication/version.ts';
+import { covers, type Fields } from '../../src/replication/version.ts';
 import { asVersion, writeUnseen } from '../../src/replication/write.ts';
 import type { Arbiter } from './arbiter.ts';
 import { idOf, read, rowOf, sidesBehind, viewOf, type Model, type Replica, type StoredRecord } from './model.ts';
@@ -41,7 +41,9 @@ export function createUpgrade(oracle: Oracle, model: Model, arbiter: Arbiter, { 
       const behind = sidesBehind(replica.database.policy, state, view);
       const shown = asVersion(behind, view);
       oracle.edited(key, written, shown && [shown], new Set([field]));
-      oracle.add(key, written, oracle.next(key) | oracle.within(key, oracle.pastOf(behind), written.vector));
+      // Of what a side that it covers had seen, a vector no longer tells what was forgotten.
+      const covered = behind.filter((side) => covers(written.vector, side.vector));
+      oracle.add(key, written, oracle.next(key) | oracle.pastOf(covered) | oracle.within(key, oracle.pastOf(behind), written.vector));
       oracle.gave(key, { [field]: fill });
       const next = merge(state, [written]);
       model.store(replica, key, record, next, null, viewOf(replica, record, next));
