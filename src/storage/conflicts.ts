@@ -106,7 +106,7 @@ export async function listConflicts(db: Pick<Database, 'query'>, page: ConflictP
 const PAGE_BYTES = 32 * 1024 * 1024;
 
 /** The first of these entries that together fit so many bytes: at least one, where there is one. */
-export async function fittingEntries(db: Pick<Database, 'query'>, ids: readonly string[], limit = BATCH_BYTES): Promise<readonly string[]> {
+async function fittingEntries(db: Pick<Database, 'query'>, ids: readonly string[], limit = BATCH_BYTES): Promise<readonly string[]> {
   const rows = await db.query(
     `SELECT count(*) FROM (
        SELECT sum(octet_length(c.sides::text) + coalesce(octet_length(c.holder::text), 0) + coalesce(octet_length(c.resolved_values::text), 0)) OVER (ORDER BY x.n) AS bytes

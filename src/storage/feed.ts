@@ -72,10 +72,9 @@ export async function feedEnd(replica: Replica): Promise<number> {
 /** The feed after a place, as far as one batch goes, without what the peer `peerId` (in its incarnation) holds already. */
 export async function readFeed(replica: Replica, after: number, peerId: string): Promise<Batch> {
   return replica.db.transaction(async (tx) => {
-    const [{ first, end, more }, rootChanges] = await Promise.all([findPlaces(tx, replica, after, peerId), readRootChanges(tx)]);
-    if (first === null) return { end, count: 0, records: '', more: false, rootChanges };
-    const taken = await readBounded(tx, replica, { after, end, peerId }, first);
-    return { ...taken, more: more || taken.end < end, rootChanges: await readRootChanges(tx) };
+    const { first, end, more } = await findPlaces(tx, replica, after, peerId);
+    const taken = first === null ? { end, count: 0, records: '' } : await readBounded(tx, replica, { after, end, peerId }, first);
+    return { ...taken, more: first !== null && (more || taken.end < end), rootChanges: await readRootChanges(tx) };
   });
 }
 

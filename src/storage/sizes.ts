@@ -28,7 +28,7 @@ export async function* portions(tx: Transaction, replica: Replica, wanted: reado
 }
 
 /** What of a state fits a message of 64 MiB, with what JSON adds to it. */
-export const MESSAGE_BYTES = 48 * 1024 * 1024;
+const MESSAGE_BYTES = 48 * 1024 * 1024;
 
 /** True where a message can hold a state. */
 export function fitsMessage(state: State): boolean {
