@@ -150,9 +150,9 @@ export function createServer(options: ServerOptions): Server {
         http.closeAllConnections();
         cut.abort();
       }, closeGraceMs);
-      await Promise.all([closed, sockets]);
+      await closed;
       // What is done for a caller that has gone still needs the database, which is closed next.
-      if (!cut.signal.aborted) await Promise.race([Promise.all(underWay), once(cut.signal, 'abort')]);
+      if (!cut.signal.aborted) await Promise.race([Promise.all([sockets, ...underWay]), once(cut.signal, 'abort')]);
       clearInterval(idle);
       clearTimeout(timer);
     },

@@ -27,7 +27,7 @@ export interface GraphQLEdge {
   handle(request: IncomingMessage, response: ServerResponse): Promise<void>;
   /** Takes over a socket that asks for the subprotocol graphql-transport-ws. */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void;
-  /** Ends every subscription and closes every WebSocket with 1001. */
+  /** Ends every subscription, closes every WebSocket with 1001, and waits for what their operations are at. */
   close(): Promise<void>;
 }
 

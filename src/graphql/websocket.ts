@@ -45,7 +45,7 @@ export interface WebSocketOptions {
 
 export interface WebSockets {
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void;
-  /** Closes every socket with 1001, and cuts those that do not answer. */
+  /** Closes every socket with 1001, cuts those that do not answer, and waits for what their operations are at: that may outlive a socket. */
   close(): Promise<void>;
 }
 
@@ -95,6 +95,8 @@ export function createWebSockets({ schema, getEnveloped, present, logger }: WebS
     handleProtocols,
   });
 
+  const underWay = new Set<Promise<void>>();
+
   server.on('connection', (socket: WebSocket) => {
     const stopPinging = keepAlive(socket);
     const closed = protocol.opened(
@@ -104,10 +106,14 @@ export function createWebSockets({ schema, getEnveloped, present, logger }: WebS
         close: (code, reason) => socket.close(code, reason),
         onMessage: (receive) => {
           socket.on('message', (data) => {
-            receive(String(data)).catch((error: unknown) => {
-              logger.error({ err: error }, 'a WebSocket message failed');
-              socket.close(CloseCode.InternalServerError, 'Internal server error');
-            });
+            // Over when the operation that the message asks for is.
+            const work = receive(String(data))
+              .catch((error: unknown) => {
+                logger.error({ err: error }, 'a WebSocket message failed');
+                socket.close(CloseCode.InternalServerError, 'Internal server error');
+              })
+              .finally(() => underWay.delete(work));
+            underWay.add(work);
           });
         },
       },
@@ -136,6 +142,7 @@ export function createWebSockets({ schema, getEnveloped, present, logger }: WebS
       await Promise.all(gone);
       clearTimeout(cut);
       server.close();
+      await Promise.all(underWay);
     },
   };
 }
