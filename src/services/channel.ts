@@ -136,7 +136,23 @@ export function createChannel(client: PeerClient, { replica, introductions, keep
       });
   }
 
+  async function greet(): Promise<void> {
+    try {
+      await link.greet();
+      await see('CONNECTED');
+    } catch (error) {
+      throw await tell(error);
+    }
+  }
+
   async function compareOnce(): Promise<void> {
+    try {
+      if (link.hasNews()) await greet();
+    } catch (error) {
+      // What is seen of a peer shows in its state.
+      if (!(error instanceof ServiceError) && !signal.aborted) events.failed(error, `greeting peer "${name}"`);
+      return;
+    }
     try {
       const ratio = await compareWith(replica, client, signal);
       if (signal.aborted) return;
@@ -154,14 +170,7 @@ export function createChannel(client: PeerClient, { replica, introductions, keep
     push,
     compare,
 
-    async greet() {
-      try {
-        await link.greet();
-        await see('CONNECTED');
-      } catch (error) {
-        throw await tell(error);
-      }
-    },
+    greet,
 
     async settleDebt() {
       // While a sync is under way it carries the debt itself, and waiting for it could be waiting for ourselves.

@@ -15,9 +15,11 @@ export interface HandlersOptions {
   readonly introductions: Introductions;
   readonly notices: Notices;
   readonly events: Pick<SyncEvents, 'applied'>;
+  /** Each change goes out as it is made, and so does what a peer is owed. */
+  readonly live: boolean;
 }
 
-export function createHandlers({ replica, channels, introductions, notices, events }: HandlersOptions): Omit<PeerHandlers, 'inspect' | 'resend'> {
+export function createHandlers({ replica, channels, introductions, notices, events, live }: HandlersOptions): Omit<PeerHandlers, 'inspect' | 'resend'> {
   async function senderIsKnown(sender: { readonly name: string; readonly id: string }): Promise<void> {
     const known = (await readRoster(replica.db)).some(({ id, name }) => id === sender.id && name === sender.name);
     if (!known) throw new RefusalError('REFUSED', `it does not know replica "${sender.name}". Begin with a handshake`);
@@ -43,10 +45,12 @@ export function createHandlers({ replica, channels, introductions, notices, even
         throw new RefusalError('CHECKPOINT_MISMATCH', 'the fields of its models have changed since the handshake. Begin with another one');
       }
       try {
-        const { applied, skipped, conflicts, differing } = await applyRecords(replica, sender, records, { receiver, start, end, more }, { incarnation: receiver, generation, rootChanges: roots });
+        const { applied, skipped, conflicts, differing, owed } = await applyRecords(replica, sender, records, { receiver, start, end, more }, { incarnation: receiver, generation, rootChanges: roots });
         notices.conflicts(conflicts);
         events.applied(sender.name, applied);
         if (applied > 0) notices.changed();
+        // A sync may go on without a handshake.
+        if (owed && !more && !live) await channels.get(sender.name)?.settleDebt();
         return { applied, skipped, detected: conflicts.detected.map(({ model, key }) => [model, key]), records: [...differing] };
       } catch (error) {
         throw error instanceof BatchError ? new RefusalError(error.code, error.message) : error;

@@ -9,6 +9,7 @@ import { applyRecords } from '../storage/apply.ts';
 import { readPeer, storeAcknowledged, storeSynced } from '../storage/checkpoints.ts';
 import type { ConflictRef } from '../storage/conflicts.ts';
 import { readFeed, type Batch } from '../storage/feed.ts';
+import { readGeneration } from '../storage/knowledge.ts';
 import { readEras, readIncarnation, schemaOf, type Replica } from '../storage/replica.ts';
 import type { Introductions } from './introductions.ts';
 import type { Keeper } from './keeper.ts';
@@ -52,12 +53,16 @@ export interface Link {
   /**
    * Sends the peer all that it has not acknowledged. One push at a time: the peer's checkpoint allows no other.
    *
+   * It goes on where the last push ended. What has changed meanwhile (another process of this replica, a restart on either side) the peer refuses, and the push begins with a handshake after all; so it does
+   * where there is nothing to send: the peer is asked in any case.
+   *
    * @param answering - The peer is waiting for an answer meanwhile, and must not call back.
-   * @param warm - Send what is folded, go on where the last push ended, without another handshake, and leave a checkpoint unmoved that nothing is sent behind. What has changed meanwhile (another process of
-   *   this replica, a restart on either side) the peer refuses, and the push begins with a handshake after all.
+   * @param warm - Send what is folded, and leave the peer alone where that is nothing.
    * @throws PeerUnreachableError, PeerRejectedError, IntroductionError, BatchError
    */
   push(answering: boolean, warm: boolean): Promise<Pushed>;
+  /** Whether what this replica and the peer know of others has not been told since a push: it goes with a handshake. */
+  hasNews(): boolean;
   /** A handshake alone: each tells the other what it has. Throws as `push` does. */
   greet(): Promise<void>;
 }
@@ -83,21 +88,26 @@ const NOTHING: Pushed = { sent: 0, applied: 0, skipped: 0, conflictsDetected: 0,
 
 export function createLink({ replica, client, introductions, keeper, notices, onApplied, signal }: LinkOptions): Link {
   let session: Session | null = null;
+  let news = false;
 
   return {
     greet: () => meet(true).then(() => {}),
+    hasNews: () => news,
     async push(answering, warm) {
       // Where each change goes out as it is made, whoever makes one sees to its being folded, and comes again then.
       if (!warm) await keeper.settle();
       let total = NOTHING;
       for (let attempt = 1; ; attempt++) {
-        const resumed = warm && attempt === 1 ? session : null;
+        const resumed = attempt === 1 ? session : null;
         session = null;
         const current = resumed ?? (await shakeHands(answering));
         try {
-          for await (const part of sendFeed(current, warm)) total = add(total, part);
+          for await (const part of sendFeed(current, resumed !== null || warm)) total = add(total, part);
+          const spoken = resumed === null || total.sent > 0;
+          if (!spoken && !warm) continue;
+          news ||= resumed !== null && !warm;
           // Where nobody was spoken to there is nothing to note.
-          if (resumed === null || total.sent > 0) await storeSynced(replica.db, client.name);
+          if (spoken) await storeSynced(replica.db, client.name);
           session = current;
           return total;
         } catch (error) {
@@ -112,7 +122,12 @@ export function createLink({ replica, client, introductions, keeper, notices, on
     const sentAt = performance.now();
     const schema = schemaOf(replica);
     const own = await introductions.own();
-    const peer = await client.handshake({ ...own, answering }, signal);
+    const untold = news;
+    news = false;
+    const peer = await client.handshake({ ...own, answering }, signal).catch((error: unknown) => {
+      news ||= untold;
+      throw error;
+    });
     const { anew, rootChanges: [before, after] } = await introductions.accept(client.name, peer, (performance.now() - sentAt) / 2);
     return anew || before !== (own.history?.changes ?? before) ? meet(answering) : { own, schema, rootChanges: after, peer };
   }
@@ -129,12 +144,15 @@ export function createLink({ replica, client, introductions, keeper, notices, on
     return { peer, incarnation, generation, schema, rootChanges, start: peer.checkpoint && { incarnation: peer.checkpoint.incarnation, position: peer.checkpoint.position }, read: after };
   }
 
-  async function* sendFeed(current: Session, warm: boolean): AsyncGenerator<Pushed> {
-    const { peer, incarnation } = current;
+  /** @param quiet - Leave the peer's checkpoint unmoved where nothing is sent behind it. */
+  async function* sendFeed(current: Session, quiet: boolean): AsyncGenerator<Pushed> {
+    const { peer, incarnation, generation } = current;
     const peerId = `${peer.name}.${peer.incarnation}`;
     let reading = readFeed(replica, current.read, peerId);
-    const [present] = await Promise.all([readIncarnation(replica), reading]);
+    const [present, forgotten] = await Promise.all([readIncarnation(replica), readGeneration(replica.db), reading]);
     if (present !== incarnation) throw new PeerRejectedError('CHECKPOINT_MISMATCH', 'the database of this replica was restarted. It begins with a handshake again');
+    // Else nothing would be taken of what the peer answers.
+    if (forgotten !== generation) throw new PeerRejectedError('CHECKPOINT_MISMATCH', 'this replica has forgotten deletions since. It begins with a handshake again');
     // The peer waits with what collides until it is told that nothing follows.
     let promised = false;
     // What the peer answered to the last batch is taken over while it has the next.
@@ -144,7 +162,7 @@ export function createLink({ replica, client, introductions, keeper, notices, on
         const batch: Batch = await reading;
         const end: Checkpoint = { incarnation, position: batch.end };
         const moves = !sameCheckpoint(current.start, batch.end === 0 ? null : end);
-        if (batch.count === 0 && !batch.more && !promised && (warm || !moves)) {
+        if (batch.count === 0 && !batch.more && !promised && (quiet || !moves)) {
           current.read = batch.end;
           return;
         }

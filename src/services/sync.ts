@@ -54,7 +54,7 @@ export interface SyncService extends Sync {
 const DELIVER_MS = 20_000;
 
 export function createSync(options: ChannelsOptions): SyncService {
-  const { replica, introductions, notices, events } = options;
+  const { replica, introductions, notices, events, live } = options;
   const channels = createChannels(options);
 
   async function find(name: string): Promise<Channel> {
@@ -81,7 +81,7 @@ export function createSync(options: ChannelsOptions): SyncService {
 
   return {
     channels,
-    handlers: createHandlers({ replica, channels, introductions, notices, events }),
+    handlers: createHandlers({ replica, channels, introductions, notices, events, live }),
 
     clientOf: async (name) => (await find(name)).client,
 
@@ -116,7 +116,7 @@ export function createSync(options: ChannelsOptions): SyncService {
 
     async exchange() {
       await channels.refresh();
-      await Promise.allSettled(channels.all().map((channel) => (options.live ? channel.push() : channel.greet())));
+      await Promise.allSettled(channels.all().map((channel) => (live ? channel.push() : channel.greet())));
     },
 
     close: channels.close,

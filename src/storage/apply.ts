@@ -39,6 +39,8 @@ export interface Applied {
   readonly conflicts: ConflictChanges;
   /** States that the sender does not hold all of, about 16 MiB of them at most; what it is not told here comes with this replica's own feed. */
   readonly differing: readonly WireRecord[];
+  /** A resolution could not be carried to the sender, when it sent this. */
+  readonly owed: boolean;
 }
 
 /**
@@ -70,7 +72,7 @@ export async function applyRecords(
       ...[...incoming].map(([table, states]) => checkKeys(tx, table, [...states.keys()])),
     ]);
     const passed = asked !== null && (asked.incarnation !== incarnation || generation !== asked.generation || (asked.rootChanges !== undefined && rootChanges !== asked.rootChanges));
-    if (passed && !checkpoint) return { applied: 0, skipped: records.length, conflicts: NO_CHANGES, differing: [] };
+    if (passed && !checkpoint) return { applied: 0, skipped: records.length, conflicts: NO_CHANGES, differing: [], owed: peer.owed };
     if (checkpoint) {
       if (passed || checkpoint.receiver !== incarnation || !sameCheckpoint(peer.taken, checkpoint.start)) {
         throw new BatchError('CHECKPOINT_MISMATCH', 'the batch does not start where the last one ended: one in between was lost, another process sends too, or the database was restarted, has forgotten deletions or has met another history since. Begin with a handshake.');
@@ -129,7 +131,7 @@ export async function applyRecords(
       ...[...byTable(replica, records)].map(([table, own]) => passKeys(tx, table, replica, own.map(([, key]) => key))),
       checkpoint && storeTaken(tx, sender.name, { ...checkpoint.end, taker: incarnation }),
     ]);
-    return { applied, skipped: records.length - applied, conflicts, differing: report.records };
+    return { applied, skipped: records.length - applied, conflicts, differing: report.records, owed: peer.owed };
   });
 }
 

@@ -61,12 +61,17 @@ const resolveOne = async (on: FleetReplica, user: User, choice: object) =>
   on.rest<Conflict>('POST', `/api/v1/conflicts/${(await entryOn(on, user))?.id}/resolve`, choice);
 const mail = (name: string) => `${name}-${randomUUID()}@x.org`;
 
+async function made(on: FleetReplica): Promise<User> {
+  const { status, body, headers } = await on.rest<User>('POST', '/api/v1/users', { nom: 'Ada', email: mail('ada'), telephone: '1' });
+  expect([status, headers.get('location')]).toEqual([201, `/api/v1/users/${body.id}`]);
+  return body;
+}
+
 /** A user whom both replicas hold. */
 async function shared(): Promise<User> {
-  const { status, body, headers } = await a.rest<User>('POST', '/api/v1/users', { nom: 'Ada', email: mail('ada'), telephone: '1' });
-  expect([status, headers.get('location')]).toEqual([201, `/api/v1/users/${body.id}`]);
+  const user = await made(a);
   expect((await sync(a, 'b')).status).toBe(200);
-  return body;
+  return user;
 }
 
 /** A user whose email was written on a and whose telephone on b, and both know. */
@@ -252,6 +257,19 @@ describe('a resolution while the peer is away', () => {
     else b.heal();
     expect(await entryOn(b, user)).toMatchObject({ status: 'pending' });
     expect((await sync(fleet.of(from), to)).status).toBe(200);
+    await expectBoth(user, { email, telephone: '2' });
+    await expectResolved(user, 'field-wise');
+  });
+
+  it('goes with a sync from b that needs no handshake, too', async () => {
+    const { user, email } = await diverged();
+    await made(b);
+    await sync(b, 'a');
+    b.cut();
+    await resolveAll(a, 'field-wise');
+    b.heal();
+    await made(b);
+    expect((await sync(b, 'a')).body).toMatchObject({ sent: 1 });
     await expectBoth(user, { email, telephone: '2' });
     await expectResolved(user, 'field-wise');
   });

@@ -78,6 +78,32 @@ describe('a link that has shaken hands', () => {
     expect(await link.push(false, false)).toMatchObject({ sent: 1, applied: 1 });
   });
 
+  it('goes on where it is asked to send, too, but asks the peer where there is nothing to send', async () => {
+    replicas = await openReplicas('ab');
+    const link = linkToB();
+    for (const key of 'xy') {
+      await capture(key);
+      expect(await link.push(false, false)).toMatchObject({ sent: 1, applied: 1 });
+    }
+    expect([handshakes, link.hasNews()]).toEqual([1, true]);
+    expect(await link.push(false, false)).toMatchObject({ sent: 0 });
+    expect([handshakes, link.hasNews()]).toEqual([2, false]);
+  });
+
+  it('shakes hands again where this replica has forgotten deletions: else nothing of what the peer answers would be taken', async () => {
+    replicas = await openReplicas('ab');
+    const [a, b] = [replicas.at('a'), replicas.at('b')];
+    const link = linkToB();
+    await write('x');
+    await link.push(false, false);
+    await a.sql('UPDATE replication.collection SET generation = generation + 1');
+    await a.sql(`UPDATE things SET f1 = 'a'`);
+    await b.sql(`UPDATE things SET f1 = 'b'`);
+    expect(await link.push(false, false)).toMatchObject({ sent: 1, conflictsDetected: 1 });
+    expect(handshakes).toBe(2);
+    await expectSame(replicas);
+  });
+
   it('shakes hands again where the peer was given another schema, and sends nothing where that does not fit', async () => {
     replicas = await openReplicas('ab');
     const link = linkToB();
