@@ -4,7 +4,7 @@
  * A state is an antichain: no version in it covers another. Merging is the union of the versions, less those that another one covers,
  * and nothing else: no version is ever made by merging, only by writing. So it is commutative, associative and idempotent by construction.
  */
-import { compare, sameFields, vectorText, type Version } from './version.ts';
+import { compare, sameFields, vectorText, type ReplicaId, type Stamp, type Version } from './version.ts';
 
 /** An antichain of versions in the order of their vectors' text, so that equal states are equal lists. Empty: never heard of. */
 export type State = readonly Version[];
@@ -65,9 +65,17 @@ export function countValues(state: State): number {
  */
 export function stateHash(key: string, state: State): number {
   const versions = standing(state);
-  let high = 0x9e3779b9 ^ versions.length;
+  return hashText(`${key}|${versions.map((version) => vectorText(version.vector)).join('|')}`, versions.length);
+}
+
+/** The same of a record that one write made and none has changed. */
+export function writtenHash(key: string, writer: ReplicaId, stamp: Stamp | string): number {
+  return hashText(`${key}|${writer}:${stamp};`, 1);
+}
+
+function hashText(text: string, versions: number): number {
+  let high = 0x9e3779b9 ^ versions;
   let low = 0x85ebca6b;
-  const text = `${key}|${versions.map((version) => vectorText(version.vector)).join('|')}`;
   for (let i = 0; i < text.length; i++) {
     const code = text.charCodeAt(i);
     high = Math.imul(high ^ code, 0x9e3779b1);

@@ -1,10 +1,11 @@
 /**
  * The messages between replicas, version 1: JSON over HTTP, described for other implementers in docs/protocol.md.
  *
- * Every message is checked with these schemas before anything is done with it. Records are described in wire.ts.
+ * Every message is checked with these schemas before anything is done with it. Records are described in wire.ts and columns.ts.
  */
 import { z } from 'zod';
 
+import { columnsFault, type WireColumns } from './columns.ts';
 import { isText, MAX_FIELDS, recordFault, type WireRecord } from './wire.ts';
 
 export const PROTOCOL = 1;
@@ -17,13 +18,17 @@ const text = z.string().refine(isText, 'is no text that PostgreSQL can hold');
 const checkpoint = z.strictObject({ incarnation, position });
 const taken = checkpoint.extend({ taker: incarnation });
 
-/** Looked at here one by one: what zod keeps of each element of a list takes as long as the look. */
-const recordList = z.custom<WireRecord[]>((value) => Array.isArray(value), 'is no list').superRefine((list, context) => {
-  for (const [index, record] of list.entries()) {
-    const fault = recordFault(record);
-    if (fault !== null) return context.addIssue({ code: 'custom', path: [index], message: fault });
-  }
-});
+/** A list whose elements are looked at here one by one: what zod keeps of each takes as long as the look. */
+function listOf<T>(faultOf: (element: unknown) => string | null): z.ZodType<T[], T[]> {
+  return z.custom<T[]>((value) => Array.isArray(value), 'is no list').superRefine((list, context) => {
+    for (const [index, element] of list.entries()) {
+      const fault = faultOf(element);
+      if (fault !== null) return context.addIssue({ code: 'custom', path: [index], message: fault });
+    }
+  });
+}
+
+const recordList = listOf<WireRecord>(recordFault);
 
 const member = z.strictObject({
   name,
@@ -92,6 +97,8 @@ export const handshakeResponse = introduction.extend({
   checkpoint: taken.nullable(),
   /** Stands for the answering replica's models: whoever sends to it says with which it has compared its own. */
   schema: z.string().max(100).optional(),
+  /** It takes records by column, too. */
+  columns: z.literal(true).optional(),
 });
 
 export const changesRequest = z.strictObject({
@@ -114,6 +121,8 @@ export const changesRequest = z.strictObject({
   /** More batches follow, which may settle what collides after this one: two records that swap a unique value. */
   more: z.boolean().default(false),
   records: recordList,
+  /** Records that stand in no `records`. */
+  columns: listOf<WireColumns>(columnsFault).default([]),
 });
 
 export const changesResponse = z.strictObject({
@@ -208,12 +217,12 @@ export type RosterMember = z.infer<typeof member>;
 export type CollectionNews = z.infer<typeof collectionNews>;
 export type HistoryNews = z.infer<typeof historyNews>;
 
-/** A batch to be sent, its records as their JSON texts with commas between. */
-export type OutgoingChanges = Omit<ChangesRequest, 'records'> & { readonly records: string };
+/** A batch to be sent, its records and columns as their JSON texts with commas between. */
+export type OutgoingChanges = Omit<ChangesRequest, 'records' | 'columns'> & { readonly records: string; readonly columns?: string };
 
 /** The message of a batch. */
-export function encodeChanges({ records, ...rest }: OutgoingChanges): string {
-  return `${JSON.stringify(rest).slice(0, -1)},"records":[${records}]}`;
+export function encodeChanges({ records, columns = '', ...rest }: OutgoingChanges): string {
+  return `${JSON.stringify(rest).slice(0, -1)},"records":[${records}]${columns === '' ? '' : `,"columns":[${columns}]`}}`;
 }
 
 /** Why a member of one roster cannot be in another: a name or slot that two replicas share would let one replica's writes cover the other's. Those who were struck write no more. */

@@ -23,11 +23,11 @@ const MAX_STAMP = 8_000_000_000_000_000;
 /** A replica keeps and passes on fields that it does not know, within what a table of PostgreSQL can hold. */
 export const MAX_FIELDS = 1600;
 const MAX_VERSIONS = 1000;
-const MAX_MODEL_LENGTH = 63;
+export const MAX_MODEL_LENGTH = 63;
 
 const REPLICA_ID = /^[A-Za-z0-9_]{1,32}\.[0-9a-z]{1,24}$/;
 /** As the Prisma schema writes a field: none that an object of JavaScript is born with a meaning for, such as `__proto__`. */
-const FIELD_NAME = /^[A-Za-z][A-Za-z0-9_]{0,62}$/;
+export const FIELD_NAME = /^[A-Za-z][A-Za-z0-9_]{0,62}$/;
 const STRATEGIES: ReadonlySet<unknown> = new Set(['latest', 'field-wise', 'manual']);
 const PARTS: ReadonlySet<string> = new Set(['v', 'f', 's', 'r', 'c']);
 
@@ -97,11 +97,11 @@ function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-function isReplicaId(value: unknown): value is string {
+export function isReplicaId(value: unknown): value is string {
   return typeof value === 'string' && REPLICA_ID.test(value);
 }
 
-function isStamp(value: unknown): value is number {
+export function isStamp(value: unknown): value is number {
   return Number.isInteger(value) && (value as number) >= 1 && (value as number) <= MAX_STAMP;
 }
 

@@ -85,11 +85,10 @@ export function writeBeside(state: State, held: Version | null, writes: readonly
 /**
  * The version of a record that was written for the first time, once: what `writeLocally` makes of an empty state and an insert.
  *
- * @param forgotten - As for `writeLocally`.
+ * @param stamp - The next one after those that were forgotten.
  */
-export function writeFirst({ replica, clock }: Pick<LocalWrite, 'replica' | 'clock'>, fields: Fields, forgotten: Stamp): Version {
-  const stamp = nextStamp(clock, forgotten);
-  return { vector: { [replica]: stamp }, fields, stamps: { '*': [replica, stamp] } };
+export function firstVersion(writer: ReplicaId, stamp: Stamp, fields: Fields): Version {
+  return { vector: { [writer]: stamp }, fields, stamps: { '*': [writer, stamp] } };
 }
 
 /**

@@ -34,10 +34,10 @@ export function createHandlers({ replica, channels, introductions, notices, even
       if (!answering) await channel?.settleDebt();
       await channel?.heardOf(true);
       const [own, { taken }] = await Promise.all([introductions.own(), readPeer(replica.db, peer.name)]);
-      return { ...own, checkpoint: taken, schema: schemaOf(replica) };
+      return { ...own, checkpoint: taken, schema: schemaOf(replica), columns: true };
     },
 
-    async changes({ sender, receiver, generation = 0, roots, schema, start, end, more, records }) {
+    async changes({ sender, receiver, generation = 0, roots, schema, start, end, more, records, columns }) {
       await senderIsKnown(sender);
       // The peer may have shaken hands with another process of this replica, which has seen more.
       if (schema !== undefined && schema !== schemaOf(replica)) await refreshSchema(replica);
@@ -45,7 +45,7 @@ export function createHandlers({ replica, channels, introductions, notices, even
         throw new RefusalError('CHECKPOINT_MISMATCH', 'the fields of its models have changed since the handshake. Begin with another one');
       }
       try {
-        const { applied, skipped, conflicts, differing, owed } = await applyRecords(replica, sender, records, { receiver, start, end, more }, { incarnation: receiver, generation, rootChanges: roots });
+        const { applied, skipped, conflicts, differing, owed } = await applyRecords(replica, sender, records, { receiver, start, end, more }, { incarnation: receiver, generation, rootChanges: roots }, columns);
         notices.conflicts(conflicts);
         events.applied(sender.name, applied);
         if (applied > 0) notices.changed();

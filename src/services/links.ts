@@ -148,7 +148,8 @@ export function createLink({ replica, client, introductions, keeper, notices, on
   async function* sendFeed(current: Session, quiet: boolean): AsyncGenerator<Pushed> {
     const { peer, incarnation, generation } = current;
     const peerId = `${peer.name}.${peer.incarnation}`;
-    let reading = readFeed(replica, current.read, peerId);
+    const byColumn = peer.columns === true;
+    let reading = readFeed(replica, current.read, peerId, byColumn);
     const [present, forgotten] = await Promise.all([readIncarnation(replica), readGeneration(replica.db), reading]);
     if (present !== incarnation) throw new PeerRejectedError('CHECKPOINT_MISMATCH', 'the database of this replica was restarted. It begins with a handshake again');
     // Else nothing would be taken of what the peer answers.
@@ -167,7 +168,7 @@ export function createLink({ replica, client, introductions, keeper, notices, on
           return;
         }
         if (batch.more) {
-          reading = readFeed(replica, batch.end, peerId);
+          reading = readFeed(replica, batch.end, peerId, byColumn, batch.next);
           // Awaited in the next round; if this one fails first, its failure is the one to tell.
           reading.catch(() => {});
         }
@@ -192,13 +193,13 @@ export function createLink({ replica, client, introductions, keeper, notices, on
 
   async function sendBatch({ peer, incarnation, rootChanges, start }: Session, batch: Batch, end: Checkpoint): Promise<ChangesResponse> {
     const { name, id } = replica;
-    const { records, more } = batch;
+    const { records, columns, more } = batch;
     // The peer has to know what its records go back to.
     if (peer.collection && batch.rootChanges !== rootChanges) {
       throw new PeerRejectedError('CHECKPOINT_MISMATCH', 'this replica has met another history since. It begins with a handshake again');
     }
     return client.changes(
-      { protocol: PROTOCOL, sender: { name, id, incarnation }, receiver: peer.incarnation, ...(peer.collection && { generation: peer.collection.generation }), ...(peer.schema && { schema: peer.schema }), ...(peer.history && { roots: peer.history.changes }), start, end, more, records },
+      { protocol: PROTOCOL, sender: { name, id, incarnation }, receiver: peer.incarnation, ...(peer.collection && { generation: peer.collection.generation }), ...(peer.schema && { schema: peer.schema }), ...(peer.history && { roots: peer.history.changes }), start, end, more, records, columns },
       signal,
     );
   }

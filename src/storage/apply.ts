@@ -1,17 +1,19 @@
 /**
  * Taking over what a peer sent or reported, in one transaction with the checkpoint and the conflict log.
  */
+import { fromColumns, type WireColumns } from '../replication/columns.ts';
 import { receive, sameCheckpoint, type Checkpoint } from '../replication/exchange.ts';
 import type { State } from '../replication/merge.ts';
 import { unconfirmedBy } from '../replication/reseed.ts';
 import type { Version } from '../replication/version.ts';
 import { fromWire, toWire, type WireRecord } from '../replication/wire.ts';
+import { texts } from './arrays.ts';
 import { writeChanges, type Change } from './changes.ts';
 import { readPeer, storeTaken } from './checkpoints.ts';
 import { bothChanges, NO_CHANGES, type ConflictChanges } from './conflicts.ts';
 import { sqlState, type Transaction } from './database.ts';
 import { readGeneration } from './knowledge.ts';
-import { takeNewcomers } from './newcomers.ts';
+import { takeColumns, takeNewcomers } from './newcomers.ts';
 import { originOf, readLocked, viewOf } from './records.ts';
 import { beginChange, passKeys, type Replica } from './replica.ts';
 import { confirm, readUnconfirmed, type Confirmed } from './reseed.ts';
@@ -51,6 +53,7 @@ export interface Applied {
  *   once sent was withheld from the batch, and may be lost since. `end` is stored with the changes. `more`: batches follow that may settle what collides now. Null for what a peer reports beside its feed.
  * @param asked - This replica when the peer was asked: its incarnation, and how often it had forgotten records. What was forgotten since must not come back, and a database that was put back counts
  *   anew. `rootChanges`: how often what its records go back to had changed; the peer has to know that before it is answered. Where any is another, a batch is refused, and of a report nothing is taken: the peer's own feed brings the same. Null where nothing was asked.
+ * @param columns - Records by column, which stand in no `records`.
  * @throws BatchError
  */
 export async function applyRecords(
@@ -59,8 +62,11 @@ export async function applyRecords(
   records: readonly WireRecord[],
   checkpoint: { readonly receiver: string; readonly start: Checkpoint | null; readonly end: Checkpoint; readonly more: boolean } | null,
   asked: { readonly incarnation: string; readonly generation: number; readonly rootChanges?: number | undefined } | null = null,
+  columns: readonly WireColumns[] = [],
 ): Promise<Applied> {
   for (const [model, key] of records) checkModel(replica, model, key);
+  for (const { model, keys } of columns) checkModel(replica, model, keys[0] ?? '');
+  const count = columns.reduce((sum, { keys }) => sum + keys.length, records.length);
   const peerId = `${sender.name}.${sender.incarnation}`;
   return replica.db.transaction(async (tx) => {
     const incoming = new Map([...byTable(replica, records)].map(([table, own]) => [table, incomingStates(own)]));
@@ -70,9 +76,10 @@ export async function applyRecords(
       readRootChanges(tx),
       readPeer(tx, sender.name),
       ...[...incoming].map(([table, states]) => checkKeys(tx, table, [...states.keys()])),
+      ...columns.map(({ model, keys }) => checkKeys(tx, tableOf(replica, model), keys)),
     ]);
     const passed = asked !== null && (asked.incarnation !== incarnation || generation !== asked.generation || (asked.rootChanges !== undefined && rootChanges !== asked.rootChanges));
-    if (passed && !checkpoint) return { applied: 0, skipped: records.length, conflicts: NO_CHANGES, differing: [], owed: peer.owed };
+    if (passed && !checkpoint) return { applied: 0, skipped: count, conflicts: NO_CHANGES, differing: [], owed: peer.owed };
     if (checkpoint) {
       if (passed || checkpoint.receiver !== incarnation || !sameCheckpoint(peer.taken, checkpoint.start)) {
         throw new BatchError('CHECKPOINT_MISMATCH', 'the batch does not start where the last one ended: one in between was lost, another process sends too, or the database was restarted, has forgotten deletions or has met another history since. Begin with a handshake.');
@@ -80,6 +87,13 @@ export async function applyRecords(
     }
     const report = createReport();
     let applied = 0;
+    for (const own of columns) {
+      const table = tableOf(replica, own.model);
+      const left = aside ? own.keys.keys() : await takeColumns(tx, table, own, peerId, clock);
+      const rest = fromColumns(own, left);
+      applied += own.keys.length - rest.length;
+      if (rest.length > 0) incoming.set(table, incomingStates(rest, incoming.get(table)));
+    }
     if (!aside) {
       for (const [table, states] of incoming) {
         const taken = await takeNewcomers(tx, table, states, peerId, clock);
@@ -129,9 +143,10 @@ export async function applyRecords(
     if (parts === 0) await write([], true);
     await Promise.all([
       ...[...byTable(replica, records)].map(([table, own]) => passKeys(tx, table, replica, own.map(([, key]) => key))),
+      ...columns.map(({ model, keys }) => passKeys(tx, tableOf(replica, model), replica, keys)),
       checkpoint && storeTaken(tx, sender.name, { ...checkpoint.end, taker: incarnation }),
     ]);
-    return { applied, skipped: records.length - applied, conflicts, differing: report.records, owed: peer.owed };
+    return { applied, skipped: count - applied, conflicts, differing: report.records, owed: peer.owed };
   });
 }
 
@@ -156,14 +171,17 @@ function* byTable(replica: Replica, records: readonly WireRecord[]): Generator<[
 }
 
 /** What a batch says of each record. A peer's word that its versions are an antichain, and each record named once, is not relied on: `receive` makes a state of them. */
-function incomingStates(records: readonly WireRecord[]): Map<string, readonly Version[]> {
-  const states = new Map<string, readonly Version[]>();
+function incomingStates(records: readonly WireRecord[], states = new Map<string, readonly Version[]>()): Map<string, readonly Version[]> {
   for (const [, key, versions] of records) {
     const known = states.get(key);
     const told = versions.map(fromWire);
     states.set(key, known === undefined ? told : [...known, ...told]);
   }
   return states;
+}
+
+function tableOf(replica: Replica, model: string): ModelTable {
+  return replica.tables.get(model) as ModelTable;
 }
 
 /** The handshake has compared the models; this is against a peer that does not keep to what it said. Fields that this replica does not know are kept and passed on. */
@@ -174,7 +192,7 @@ function checkModel(replica: Replica, model: string, key: string): void {
 /** A key is a value of its type in that value's own text: `01` would be another record than `1`, over the same row. */
 async function checkKeys(tx: Transaction, { name, keyColumn: { type } }: ModelTable, keys: readonly string[]): Promise<void> {
   try {
-    const [odd] = await tx.query(`SELECT k.key FROM unnest($1::text[]) AS k (key) WHERE k.key::${type}::text <> k.key LIMIT 1`, [keys]);
+    const [odd] = await tx.query(`SELECT k.key FROM unnest($1::text[]) AS k (key) WHERE k.key::${type}::text <> k.key LIMIT 1`, [texts(keys)]);
     if (odd) throw new BatchError('BAD_MESSAGE', `record ${name} ${odd[0]}: its key is not written as ${type} is`);
   } catch (error) {
     if (sqlState(error)?.startsWith('22') !== true) throw error;

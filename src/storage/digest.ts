@@ -34,26 +34,47 @@ interface Delta {
   low: number;
 }
 
+/** Deltas by model and bucket. */
+type Deltas = Map<string, Map<number, Delta>>;
+
 /** Takes new hashes in and old ones out; null where there is nothing of a record but ghosts. */
 export async function addToDigests(
   tx: Transaction,
   records: readonly { readonly model: string; readonly bucket: number; readonly hash: string | null; readonly old: string | null }[],
 ): Promise<void> {
-  const deltas = new Map<string, Map<number, Delta>>();
+  const deltas: Deltas = new Map();
   for (const { model, bucket, hash, old } of records) {
     if (hash === old) continue;
-    const own = deltas.get(model) ?? new Map<number, Delta>();
-    deltas.set(model, own);
-    const delta = own.get(bucket) ?? { records: 0, high: 0, low: 0 };
-    own.set(bucket, delta);
-    delta.records += (hash === null ? 0 : 1) - (old === null ? 0 : 1);
-    for (const each of [hash, old]) {
-      // Hashes have 53 bits, of which JavaScript mixes 32 at a time.
-      const number = Number(each ?? 0);
-      delta.high ^= Math.floor(number / 2 ** 32);
-      delta.low ^= number;
-    }
+    const delta = deltaOf(deltas, model, bucket);
+    if (hash !== null) mix(delta, 1, Number(hash));
+    if (old !== null) mix(delta, -1, Number(old));
   }
+  await storeDeltas(tx, deltas);
+}
+
+/** Takes the hashes of records in that had none, all of one model. */
+export async function addNewToDigests(tx: Transaction, model: string, buckets: readonly number[], hashes: readonly number[]): Promise<void> {
+  const deltas: Deltas = new Map();
+  hashes.forEach((hash, n) => mix(deltaOf(deltas, model, buckets[n] as number), 1, hash));
+  await storeDeltas(tx, deltas);
+}
+
+function deltaOf(deltas: Deltas, model: string, bucket: number): Delta {
+  let own = deltas.get(model);
+  if (own === undefined) deltas.set(model, (own = new Map()));
+  let delta = own.get(bucket);
+  if (delta === undefined) own.set(bucket, (delta = { records: 0, high: 0, low: 0 }));
+  return delta;
+}
+
+function mix(delta: Delta, records: number, hash: number): void {
+  delta.records += records;
+  // Hashes have 53 bits, of which JavaScript mixes 32 at a time.
+  delta.high ^= Math.floor(hash / 2 ** 32);
+  delta.low ^= hash;
+}
+
+async function storeDeltas(tx: Transaction, deltas: Deltas): Promise<void> {
   const rows = [...deltas].flatMap(([model, own]) => [...own].map(([bucket, delta]) => ({ model, bucket, ...delta })));
   if (rows.length === 0) return;
   await tx.query(

@@ -11,7 +11,7 @@ import { sameFields } from '../replication/version.ts';
 import { writeChanges, type Change } from './changes.ts';
 import type { ConflictChanges } from './conflicts.ts';
 import type { Transaction } from './database.ts';
-import { foldNewcomers, type Making } from './newcomers.ts';
+import { foldNewcomers } from './newcomers.ts';
 import { lockRows, originOf, readLocked, readRecords, settle, type SettledRecord } from './records.ts';
 import { beginChange, type Replica } from './replica.ts';
 import { readRootChanges } from './roots.ts';
@@ -20,6 +20,7 @@ import { showFields, type ModelTable } from './tables.ts';
 import { readTexts, type Range } from './texts.ts';
 import { contested } from './unique.ts';
 import { foldUpdates } from './updates.ts';
+import type { Making } from './written.ts';
 
 /** Records that one transaction folds at most. */
 export const BATCH_RECORDS = 5000;
@@ -27,12 +28,19 @@ export const BATCH_RECORDS = 5000;
 /** Records that one batch holds at most: both sides work at once where there are several, each on what the other has done with. */
 export const SENT_RECORDS = 1250;
 
+/** The same behind a batch that was all by column. Those are little work for Node; what a batch costs the receiver's database whatever it holds (a row for each bucket of digests, a commit) is shared by more. */
+export const SENT_BY_COLUMN = 5000;
+
 export interface Batch {
   /** The place in the feed that the batch reaches. */
   readonly end: number;
   readonly count: number;
   /** The JSON of `WireRecord` of each, with commas between. */
   readonly records: string;
+  /** The JSON of `WireColumns`, with commas between. */
+  readonly columns: string;
+  /** How many records the next batch may hold. */
+  readonly next: number;
   /** True where the feed goes on behind it. */
   readonly more: boolean;
   /** How often what the records go back to had changed, when they were read or later. */
@@ -69,12 +77,13 @@ export async function feedEnd(replica: Replica): Promise<number> {
   return Number(row?.[0] ?? 0);
 }
 
-/** The feed after a place, as far as one batch goes, without what the peer `peerId` (in its incarnation) holds already. */
-export async function readFeed(replica: Replica, after: number, peerId: string): Promise<Batch> {
+/** The feed after a place, as far as one batch goes, without what the peer `peerId` (in its incarnation) holds already. @param byColumn - The peer takes records by column. @param most - What the batch before it says of the next. */
+export async function readFeed(replica: Replica, after: number, peerId: string, byColumn = false, most = SENT_RECORDS): Promise<Batch> {
   return replica.db.transaction(async (tx) => {
-    const { first, end, more } = await findPlaces(tx, replica, after, peerId);
-    const taken = first === null ? { end, count: 0, records: '' } : await readBounded(tx, replica, { after, end, peerId }, first);
-    return { ...taken, more: first !== null && (more || taken.end < end), rootChanges: await readRootChanges(tx) };
+    const { first, end, more } = await findPlaces(tx, replica, after, peerId, most);
+    const taken = first === null ? { end, count: 0, records: '', columns: '' } : await readBounded(tx, replica, { after, end, peerId, byColumn }, first);
+    const next = taken.columns !== '' && taken.records === '' ? SENT_BY_COLUMN : SENT_RECORDS;
+    return { ...taken, next, more: first !== null && (more || taken.end < end), rootChanges: await readRootChanges(tx) };
   });
 }
 
@@ -86,21 +95,22 @@ interface Places {
 }
 
 /** The next places in the feed, at most a batch's. Where the peer has all of them it is passed over, however long that goes on, and so are records without a state, as a replica has them that begins anew. */
-async function findPlaces(tx: Transaction, replica: Replica, after: number, peerId: string): Promise<Places> {
+async function findPlaces(tx: Transaction, replica: Replica, after: number, peerId: string, most: number): Promise<Places> {
   for (let end = after; ; ) {
     // What is left of a model that is replicated no more is passed over.
-    const [row] = await tx.query('SELECT places, last, first FROM replication.next_places($1, $2, $3, $4)', [end, SENT_RECORDS, [...replica.tables.keys()], peerId]);
+    const [row] = await tx.query('SELECT places, last, first FROM replication.next_places($1, $2, $3, $4)', [end, most, [...replica.tables.keys()], peerId]);
     const [count, last, first] = row ?? [];
     end = Number(last ?? end);
-    const more = Number(count) === SENT_RECORDS;
+    const more = Number(count) === most;
     if (first !== null && first !== undefined) return { first: Number(first), end, more };
     if (!more) return { first: null, end, more };
   }
 }
 
 /** The records of a range up to where a batch's bytes end. @param first - The place of the first, which is taken whatever its size. */
-async function readBounded(tx: Transaction, replica: Replica, range: Range, first: number): Promise<Pick<Batch, 'end' | 'count' | 'records'>> {
+async function readBounded(tx: Transaction, replica: Replica, range: Range, first: number): Promise<Pick<Batch, 'end' | 'count' | 'records' | 'columns'>> {
   const parts: string[] = [];
+  const columns: string[] = [];
   let { end } = range;
   let count = 0;
   let left = BATCH_BYTES;
@@ -113,7 +123,8 @@ async function readBounded(tx: Transaction, replica: Replica, range: Range, firs
       end = texts.cut;
     }
     left -= texts.bytes;
-    if (texts.count > 0) parts.push(texts.text);
+    if (texts.text !== '') parts.push(texts.text);
+    columns.push(...texts.columns);
     count += texts.count;
     for (const record of await readRecords(tx, table, texts.others)) {
       const text = textOf(replica, settle(record, replica), range.peerId);
@@ -122,7 +133,7 @@ async function readBounded(tx: Transaction, replica: Replica, range: Range, firs
       count++;
     }
   }
-  return { end, count, records: parts.join(',') };
+  return { end, count, records: parts.join(','), columns: columns.join(',') };
 }
 
 /** A record as it is sent; null where it is not. */

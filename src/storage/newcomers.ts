@@ -4,7 +4,7 @@
  * They need nothing of what is asked of others: there is no state to merge with, no row to lock, no conflict. What is not so plain (foreign keys, values that others
  * claim, fields that have no column, a row that its table refuses, or that was written to since) is left to the general way.
  */
-import { writeFirst } from '../replication/write.ts';
+import type { WireColumns } from '../replication/columns.ts';
 import type { State } from '../replication/merge.ts';
 import type { Fields, ReplicaId, Version } from '../replication/version.ts';
 import { numbers, texts } from './arrays.ts';
@@ -14,6 +14,7 @@ import { encodeAsRow } from './records.ts';
 import type { Replica } from './replica.ts';
 import { insertRows, RowError } from './rows.ts';
 import type { ModelTable } from './tables.ts';
+import { byWriter, prepare, storeWritten, type Making } from './written.ts';
 
 /** Where there are fewer, asking which they are costs more than it saves. */
 export const WORTH = 100;
@@ -26,26 +27,49 @@ export const WORTH = 100;
  * @returns Their keys; all others are left as they were.
  */
 export async function takeNewcomers(tx: Transaction, table: ModelTable, incoming: ReadonlyMap<string, State>, origin: ReplicaId, clock: number): Promise<ReadonlySet<string>> {
-  if (incoming.size < WORTH || table.parents.length > 0 || table.children.length > 0) return new Set();
+  if (incoming.size < WORTH || !standsAlone(table)) return new Set();
   const plain = [...incoming].flatMap(([key, state]) => (isPlain(table, state) ? [{ key, version: state[0] as Living }] : []));
   if (plain.length < WORTH) return new Set();
   const known = await knownKeys(tx, table, plain.map(({ key }) => key));
   const newcomers = known === null ? [] : known.size === 0 ? plain : plain.filter(({ key }) => !known.has(key));
   if (newcomers.length < WORTH) return new Set();
-  const showing = showNew(tx, table, newcomers);
+  const keys = newcomers.map(({ key }) => key);
+  const showing = showNew(tx, table, keys, table.columns.map(({ field: { name } }) => newcomers.map(({ version }) => version.fields[name] ?? null)));
   // Made while the database makes the rows.
-  const records = toStore(table, newcomers.map(({ key, version }) => ({ key, versions: encodeAsRow(table, version), hash: hashOf(key, [version]) })));
+  const records = newcomers.map(({ key, version }) => ({ model: table.name, hash: hashOf(key, [version]), bucket: bucketOf(key), old: null }));
+  const columns = [texts(keys), texts(newcomers.map(({ version }) => encodeAsRow(table, version))), numbers(records.map(({ hash }) => hash)), numbers(records.map(({ bucket }) => bucket))];
   if (!(await showing)) return new Set();
-  await store(tx, table, records, origin, clock);
-  return new Set(newcomers.map(({ key }) => key));
+  await tx.query(
+    `INSERT INTO replication.record (model, key, position, origin, versions, hash, bucket, changed_at)
+     SELECT $1, key, nextval('replication.position'), $2, versions::json, hash, bucket, $3
+       FROM unnest($4::text[], $5::text[], $6::bigint[], $7::smallint[]) AS x (key, versions, hash, bucket)`,
+    [table.name, origin, clock, ...columns],
+  );
+  await addToDigests(tx, records);
+  return new Set(keys);
 }
 
-/** A captured write that made a record, and where it lies in the log. */
-export interface Making {
-  readonly key: string;
-  readonly clock: number;
-  readonly incarnation: string;
-  readonly place: string;
+/**
+ * The same of records that come by column.
+ *
+ * @returns The places in the columns of those that were left as they were.
+ */
+export async function takeColumns(tx: Transaction, table: ModelTable, columns: WireColumns, origin: ReplicaId, clock: number): Promise<readonly number[]> {
+  const { fields, writer } = columns;
+  const all = [...columns.keys.keys()];
+  const order = table.columns.map(({ field }) => fields.indexOf(field.name));
+  if (all.length < WORTH || !standsAlone(table) || fields.length !== order.length || order.includes(-1)) return all;
+  const known = await knownKeys(tx, table, columns.keys);
+  if (known === null || all.length - known.size < WORTH) return all;
+  const places = known.size === 0 ? all : all.filter((n) => !known.has(columns.keys[n] as string));
+  const pick = <T>(column: readonly T[]): readonly T[] => (known.size === 0 ? column : places.map((n) => column[n] as T));
+  const keys = pick(columns.keys);
+  const showing = showNew(tx, table, keys, order.map((n) => pick(columns.values[n] as (string | null)[])));
+  // Made while the database makes the rows.
+  const prepared = prepare(table, { keys, writer, stamps: pick(columns.stamps) });
+  if (!(await showing)) return all;
+  await storeWritten(tx, table, prepared, origin, clock);
+  return known.size === 0 ? [] : all.filter((n) => known.has(columns.keys[n] as string));
 }
 
 /**
@@ -69,38 +93,9 @@ export async function foldNewcomers(tx: Transaction, replica: Pick<Replica, 'nam
   const left = new Set(rows.map(([key]) => key));
   const made = allowed === undefined ? [] : makings.filter(({ key }) => !left.has(key));
   if (made.length === 0) return new Set();
-  const forgotten = Number(allowed?.[1]);
-  const records = made.map(({ key, clock: time, incarnation }) => {
-    // Its values are the row's, and stay there.
-    const version = writeFirst({ replica: `${replica.name}.${incarnation}`, clock: time }, {}, forgotten);
-    return { key, versions: encodeAsRow(table, version), hash: hashOf(key, [version]) };
-  });
-  await store(tx, table, toStore(table, records), null, clock);
+  for (const written of byWriter(replica.name, made, Number(allowed?.[1]))) await storeWritten(tx, table, prepare(table, written), null, clock);
   await tx.query('DELETE FROM replication.log WHERE ctid = ANY ($1::text[]::tid[])', [texts(made.map(({ place }) => place))]);
   return new Set(made.map(({ key }) => key));
-}
-
-/** Records as they are stored, and as parameters of the statement that does it. */
-interface Stored {
-  readonly records: Parameters<typeof addToDigests>[1];
-  readonly columns: readonly unknown[];
-}
-
-function toStore({ name }: ModelTable, given: readonly { readonly key: string; readonly versions: string; readonly hash: string | null }[]): Stored {
-  const records = given.map(({ key, hash }) => ({ model: name, hash, bucket: bucketOf(key), old: null }));
-  const columns = [texts(given.map(({ key }) => key)), texts(given.map(({ versions }) => versions)), numbers(records.map(({ hash }) => hash)), numbers(records.map(({ bucket }) => bucket))];
-  return { records, columns };
-}
-
-/** Stores records that have none yet, at the end of the feed, in their order. */
-async function store(tx: Transaction, { name }: ModelTable, { records, columns }: Stored, origin: ReplicaId | null, clock: number): Promise<void> {
-  await tx.query(
-    `INSERT INTO replication.record (model, key, position, origin, versions, hash, bucket, changed_at)
-     SELECT $1, key, nextval('replication.position'), $2, versions::json, hash, bucket, $3
-       FROM unnest($4::text[], $5::text[], $6::bigint[], $7::smallint[]) AS x (key, versions, hash, bucket)`,
-    [name, origin, clock, ...columns],
-  );
-  await addToDigests(tx, records);
 }
 
 /** No record may claim a unique value unseen. */
@@ -109,9 +104,9 @@ export const UNCLAIMED = 'NOT EXISTS (SELECT FROM replication.claim)';
 /** A version that is no deletion. */
 type Living = Version & { readonly fields: Fields };
 
-interface Newcomer {
-  readonly key: string;
-  readonly version: Living;
+/** No row belongs to others of its table, nor others to its rows. */
+function standsAlone({ parents, children }: ModelTable): boolean {
+  return parents.length === 0 && children.length === 0;
 }
 
 /** One living version that has just the fields of the table. */
@@ -135,11 +130,11 @@ async function knownKeys(tx: Transaction, table: ModelTable, keys: readonly stri
 }
 
 /** Makes the rows; false where the table refuses one, or makes something else of it, or where one was written to here. Nothing is made then. */
-async function showNew(tx: Transaction, table: ModelTable, newcomers: readonly Newcomer[]): Promise<boolean> {
+async function showNew(tx: Transaction, table: ModelTable, keys: readonly string[], values: readonly (readonly (string | null)[])[]): Promise<boolean> {
   // What is checked late is checked now, when the rows can still be taken back.
   await tx.query('SAVEPOINT newcomers; SET CONSTRAINTS ALL IMMEDIATE');
   try {
-    await makeRows(tx, table, newcomers);
+    await makeRows(tx, table, keys, values);
   } catch (error) {
     if (!(error instanceof RowError) && !/^(22|23|P0001)/.test(sqlState(error) ?? '')) throw error;
     await tx.query('ROLLBACK TO SAVEPOINT newcomers');
@@ -149,7 +144,7 @@ async function showNew(tx: Transaction, table: ModelTable, newcomers: readonly N
   const [written] = await tx.query(
     `SELECT WHERE EXISTS (SELECT FROM replication.log)
         AND EXISTS (SELECT FROM unnest($2::text[]) AS k (key) CROSS JOIN LATERAL (SELECT FROM replication.log l WHERE l.model = $1 AND l.key = k.key OFFSET 0) AS l)`,
-    [table.name, texts(newcomers.map(({ key }) => key))],
+    [table.name, texts(keys)],
   );
   await tx.query(written ? 'ROLLBACK TO SAVEPOINT newcomers' : 'RELEASE SAVEPOINT newcomers');
   return written === undefined;
@@ -164,7 +159,7 @@ const VERBATIM = /^(text|character varying|json)$/;
  *
  * @throws RowError, or the database's error; what was made is to be taken back then.
  */
-async function makeRows(tx: Transaction, table: ModelTable, newcomers: readonly Newcomer[]): Promise<void> {
+async function makeRows(tx: Transaction, table: ModelTable, keys: readonly string[], values: readonly (readonly (string | null)[])[]): Promise<void> {
   const columns = [table.keyColumn, ...table.columns];
   const own = columns.map((_, i) => `c${i}`);
   const read = columns.flatMap(({ type }, i) => (VERBATIM.test(type) ? [] : [`c${i}::${type} AS v${i}`]));
@@ -178,11 +173,11 @@ async function makeRows(tx: Transaction, table: ModelTable, newcomers: readonly 
           AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = $1::regclass AND tgtype & 7 = 7 AND tgenabled <> 'D') ${exact.join(' ')}
        RETURNING 1
      ) SELECT count(*) FROM made`,
-    [table.table, texts(newcomers.map(({ key }) => key)), ...table.columns.map(({ field: { name } }) => texts(newcomers.map(({ version }) => version.fields[name] ?? null)))],
+    [table.table, texts(keys), ...values.map(texts)],
   );
   const count = Number(made?.[0]);
-  if (count === newcomers.length) return;
+  if (count === keys.length) return;
   // Something stands before the table: each row is compared with what it was to be.
-  if (count === 0) return insertRows(tx, table, newcomers.map(({ key, version: { fields } }) => ({ key, fields })));
+  if (count === 0) return insertRows(tx, table, keys.map((key, n) => ({ key, fields: Object.fromEntries(table.columns.map(({ field }, i) => [field.name, values[i]?.[n] ?? null])) })));
   throw new RowError(`a value for ${table.table} is not written as its type writes it`);
 }

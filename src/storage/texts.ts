@@ -11,12 +11,17 @@ export interface Range {
   readonly after: number;
   readonly end: number;
   readonly peerId: string;
+  /** The peer takes records by column. */
+  readonly byColumn: boolean;
 }
 
 /** What of a range fits so many bytes. */
 export interface Texts {
   /** The JSON of `WireRecord` of each plain record, with commas between. */
   readonly text: string;
+  /** The JSON of `WireColumns` of those that one write made and none has changed, one for each writer; all others are in `text`. */
+  readonly columns: readonly string[];
+  /** How many are in either. */
   readonly count: number;
   /** The keys of the others, which are left to `readRecords`. */
   readonly others: readonly string[];
@@ -31,14 +36,16 @@ export interface Texts {
  *
  * @param least - The first is taken whatever its size.
  */
-export async function readTexts(tx: Transaction, table: ModelTable, { after, end, peerId }: Range, bytes: number, least: boolean): Promise<Texts> {
+export async function readTexts(tx: Transaction, table: ModelTable, { after, end, peerId, byColumn }: Range, bytes: number, least: boolean): Promise<Texts> {
   const { name, keyColumn, columns, generation } = table;
   const since = Math.max(1, ...columns.map((column) => column.since));
-  const values = columns.map(({ field, type }, i) => `${literal(`${i === 0 ? '' : ','}${JSON.stringify(field.name)}:`)} || coalesce(${quoted(`c${i}`, type)}, 'null')`);
+  const jsons = columns.map(({ type }, i) => `coalesce(${quoted(`c${i}`, type)}, 'null')`);
+  const values = columns.map(({ field }, i) => `${literal(`${i === 0 ? '' : ','}${JSON.stringify(field.name)}:`)} || ${jsons[i]}`);
   // Cut off by `left` where it ends otherwise, which counts letters, and takes longer.
   const open = `CASE WHEN version LIKE '${BARE}' THEN replace(version, ']}}]', ']}') ELSE left(version, -2) END`;
+  const fields = JSON.stringify(columns.map(({ field }) => field.name));
   const text = `${literal(`[${JSON.stringify(name)},`)} || ${quoted('key', keyColumn.type)} || ',' || ${open} || ',"f":{' || ${values.join(' || ') || `''`} || '}}]]'`;
-  const [row] = await tx.query(
+  const rows = await tx.query(
     // IS TRUE keeps the planner from the indices by model, of which it thinks well until the statistics of a table that has just grown are there.
     `WITH sized AS (
        SELECT r.position, r.key, r.versions::text AS stored, t.*, r.bytes + coalesce(t.bytes, 0) AS own, sum(r.bytes + coalesce(t.bytes, 0)) OVER (ORDER BY r.position ROWS UNBOUNDED PRECEDING) AS total,
@@ -56,15 +63,29 @@ export async function readTexts(tx: Transaction, table: ModelTable, { after, end
        SELECT *, CASE WHEN current AND fits AND own <= ${BATCH_BYTES} THEN ${generation === 1 ? 'stored' : `regexp_replace(stored, '${MARK}', '')`} END AS version
          FROM (SELECT *, total <= $5 OR ($6 AND total = own) AS fits FROM sized) AS s OFFSET 0
      ), told AS (
-       SELECT *, coalesce((version LIKE '${BARE}' OR version !~ '"(f":[{n]|x":{)')${since > 1 ? ` AND coalesce(substring(stored FROM '${MARK}'), '1')::integer >= ${since}` : ''}, false) AS plain FROM fitting
+       SELECT *, coalesce((version LIKE '${BARE}' OR version !~ '"(f":[{n]|x":{)')${since > 1 ? ` AND coalesce(substring(stored FROM '${MARK}'), '1')::integer >= ${since}` : ''}, false) AS plain,
+              split_part(version, '"', 4) AS first, rtrim(ltrim(split_part(version, '"', 5), ':'), '},') AS stamp
+         FROM fitting
+     ), parted AS (
+       SELECT *, CASE WHEN $8 AND plain AND version = '[{"v":{"' || first || '":' || stamp || '},"s":{"*":["' || first || '",' || stamp || ']}}]' THEN first END AS writer FROM told OFFSET 0
      )
-     SELECT count(*) FILTER (WHERE plain), string_agg(${text}, ',') FILTER (WHERE plain), json_agg(key) FILTER (WHERE fits AND NOT plain),
-            coalesce(max(total) FILTER (WHERE fits), 0), CASE WHEN NOT bool_and(fits) THEN coalesce(max(position) FILTER (WHERE fits), $1) END
-       FROM told`,
-    [after, end, name, peerId, bytes, least, generation],
+     SELECT count(*) FILTER (WHERE plain), string_agg(${text}, ',') FILTER (WHERE plain AND writer IS NULL), json_agg(key) FILTER (WHERE fits AND NOT plain),
+            max(total) FILTER (WHERE fits), max(position) FILTER (WHERE fits), bool_and(fits),
+            writer, ${[quoted('key', keyColumn.type), 'stamp', ...jsons].map((json) => `string_agg(${json}, ',') FILTER (WHERE writer IS NOT NULL)`).join(', ')}
+       FROM parted GROUP BY writer`,
+    [after, end, name, peerId, bytes, least, generation, byColumn],
   );
-  const [count, texts, others, total, cut] = row ?? [];
-  return { text: texts ?? '', count: Number(count), others: JSON.parse(others ?? '[]') as string[], bytes: Number(total), cut: cut === null || cut === undefined ? null : Number(cut) };
+  const most = (column: 3 | 4): number => Math.max(column === 3 ? 0 : after, ...rows.map((row) => Number(row[column] ?? 0)));
+  return {
+    text: rows.flatMap(([, texts]) => texts ?? []).join(','),
+    columns: rows.flatMap(([, , , , , , writer, keys, stamps, ...lists]) =>
+      writer === null ? [] : `{"model":${JSON.stringify(name)},"writer":"${writer}","fields":${fields},"keys":[${keys}],"stamps":[${stamps}],"values":[${lists.map((list) => `[${list}]`).join(',')}]}`,
+    ),
+    count: rows.reduce((sum, [count]) => sum + Number(count), 0),
+    others: rows.flatMap(([, , others]) => JSON.parse(others ?? '[]') as string[]),
+    bytes: most(3),
+    cut: rows.every((row) => row[5] === 't') ? null : most(4),
+  };
 }
 
 /** The JSON of a value's text; null where the value is. */

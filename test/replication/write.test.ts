@@ -2,11 +2,11 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
 import { choose } from '../../src/replication/conflict.ts';
-import { largestStamp } from '../../src/replication/clock.ts';
+import { largestStamp, nextStamp } from '../../src/replication/clock.ts';
 import { merge, type State } from '../../src/replication/merge.ts';
 import { latestFields, show, type Policy } from '../../src/replication/policy.ts';
 import { compare, covers, lastWrite, stampOf, type Fields, type Vector, type Version } from '../../src/replication/version.ts';
-import { resolve, writeAgain, writeBeside, writeFirst, writeLocally, type LocalWrite } from '../../src/replication/write.ts';
+import { resolve, writeAgain, firstVersion, writeBeside, writeLocally, type LocalWrite } from '../../src/replication/write.ts';
 import { statesOf } from './pool.ts';
 import { RUNS } from './steps.ts';
 
@@ -37,7 +37,7 @@ describe('a local write', () => {
 
   it.each([0, 9, 10, 11])('creates a record in the short way as in the long one, where stamps up to %i are forgotten', (forgotten) => {
     const long = writeLocally([], { fields: null, version: null }, 'manual', [insert], { f: '1', g: null }, forgotten);
-    expect([writeFirst(insert, { f: '1', g: null }, forgotten)]).toEqual(long);
+    expect([firstVersion(insert.replica, nextStamp(insert.clock, forgotten), { f: '1', g: null })]).toEqual(long);
   });
 
   it('updates the only version in the short way as in the long one', () => {

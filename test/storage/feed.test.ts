@@ -1,7 +1,7 @@
 /** The fold and the feed: nothing committed is left out, whenever it commits. */
 import { afterEach, describe, expect, it } from 'vitest';
 
-import { BATCH_RECORDS, fold, readFeed, SENT_RECORDS } from '../../src/storage/feed.ts';
+import { BATCH_RECORDS, fold, readFeed, SENT_BY_COLUMN, SENT_RECORDS } from '../../src/storage/feed.ts';
 import { BATCH_BYTES } from '../../src/storage/sizes.ts';
 import { recordsOf } from '../support/batches.ts';
 import { expectSame, statesOf, valuesOf } from '../support/compare.ts';
@@ -151,7 +151,7 @@ describe('a batch', () => {
     const { end, more, ...batch } = await readFeed(a.replica, 0, 'b.1');
     const records = recordsOf(batch);
     expect([end, records.length, more]).toEqual([1, 1, false]);
-    expect(await readFeed(a.replica, end, 'b.1')).toEqual({ end, count: 0, records: '', more: false, rootChanges: 0 });
+    expect(await readFeed(a.replica, end, 'b.1')).toEqual({ end, count: 0, records: '', columns: '', next: SENT_RECORDS, more: false, rootChanges: 0 });
   });
 
   it('leaves out what the peer holds, as long as it is exactly that', async () => {
@@ -182,6 +182,22 @@ describe('a batch', () => {
       if (!batch.more) break;
     }
     expect(sizes).toEqual([[SENT_RECORDS, true], [1, false]]);
+  });
+
+  it('holds more behind one that was all by column', async () => {
+    await open('ab');
+    await a.sql(`INSERT INTO things SELECT n, n, n FROM generate_series(1, ${SENT_RECORDS + SENT_BY_COLUMN + 1}) n`);
+    await a.settle();
+    await a.sql(`UPDATE things SET f1 = 'y' WHERE id = '1'`);
+    await a.settle();
+    const sizes: [number, number][] = [];
+    for (let after = 0, most = SENT_RECORDS; ;) {
+      const batch = await readFeed(a.replica, after, 'b.1', true, most);
+      sizes.push([batch.count, batch.next]);
+      [after, most] = [batch.end, batch.next];
+      if (!batch.more) break;
+    }
+    expect(sizes).toEqual([[SENT_RECORDS, SENT_BY_COLUMN], [SENT_BY_COLUMN, SENT_BY_COLUMN], [1, SENT_RECORDS]]);
   });
 
   it('is bounded by bytes; a record larger than that travels alone', async () => {

@@ -1,9 +1,10 @@
 /** Many records at once of which a replica knows nothing: they are taken over as one by one, whatever is the matter with some of them. */
 import { afterEach, describe, expect, it } from 'vitest';
 
+import { fromColumns, type WireColumns } from '../../src/replication/columns.ts';
 import type { WireRecord } from '../../src/replication/wire.ts';
 import { applyRecords } from '../../src/storage/apply.ts';
-import { expectSame, valuesOf } from '../support/compare.ts';
+import { expectSame, statesOf, valuesOf } from '../support/compare.ts';
 import { intercept, interceptOnce } from '../support/intercept.ts';
 import { openReplicas, type Replicas } from '../support/replicas.ts';
 import { ACCOUNTS, FAMILY, PEOPLE, THINGS_WITH_F3, type Schema } from '../support/schemas.ts';
@@ -15,15 +16,32 @@ const sql = (name: string, text: string) => replicas.at(name).sql(text);
 const open = async (schema?: Schema): Promise<void> => {
   replicas = await openReplicas('ab', schema && { schema });
 };
+
+/** Has the replicas get records one by one, as from a peer that knows of no other way. */
+function withoutColumns(): void {
+  for (const name of replicas.names) {
+    const { handlers } = replicas.at(name);
+    const { handshake } = handlers;
+    handlers.handshake = async (request) => {
+      const { columns: _, ...response } = await handshake(request);
+      return response;
+    };
+  }
+}
 const count = async (name: string, table = 'things'): Promise<number> => Number((await sql(name, `SELECT count(*) FROM ${table}`))[0]?.['count']);
 async function rest(): Promise<void> {
   await replicas.rest();
   await expectSame(replicas);
 }
 
-describe('three hundred records', () => {
+describe.each(['by column', 'one by one'])('three hundred records, %s,', (way) => {
+  const begin = async (...[schema]: Parameters<typeof open>): Promise<void> => {
+    await open(schema);
+    if (way === 'one by one') withoutColumns();
+  };
+
   it('come to an empty replica without a look at each', async () => {
-    await open();
+    await begin();
     await sql('a', `INSERT INTO things SELECT n, 'x' || n, NULL FROM generate_series(1, 300) n`);
     let looks = 0;
     intercept(replicas.at('b').replica.db, (text, next) => {
@@ -36,7 +54,7 @@ describe('three hundred records', () => {
   });
 
   it('come beside those that are known, changed or not', async () => {
-    await open();
+    await begin();
     await sql('a', `INSERT INTO things SELECT n, 'x', '0' FROM generate_series(1, 150) n`);
     await replicas.rest();
     await sql('a', `INSERT INTO things SELECT n, 'x', '0' FROM generate_series(151, 450) n`);
@@ -50,7 +68,7 @@ describe('three hundred records', () => {
   });
 
   it('of which one is deleted, and one was written here and deleted before it came', async () => {
-    await open();
+    await begin();
     await sql('a', `INSERT INTO things SELECT n, 'x', '0' FROM generate_series(1, 300) n`);
     await sql('a', `DELETE FROM things WHERE id = '7'`);
     await sql('b', `INSERT INTO things VALUES ('8', 'own', '0')`);
@@ -61,7 +79,7 @@ describe('three hundred records', () => {
   });
 
   it('of which a table refuses one: it waits, the others are shown', async () => {
-    await open(PEOPLE);
+    await begin(PEOPLE);
     await sql('b', 'ALTER TABLE people ADD CHECK (age <> 13)');
     await sql('a', 'INSERT INTO people (email, age) SELECT n, n FROM generate_series(1, 300) n');
     await replicas.sync('a', 'b');
@@ -73,7 +91,7 @@ describe('three hundred records', () => {
   });
 
   it('of which a trigger changes one: it waits, the others are shown', async () => {
-    await open();
+    await begin();
     await sql(
       'b',
       `CREATE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.id = '5' THEN NEW.f1 := 'meddled'; END IF; RETURN NEW; END $$;
@@ -86,7 +104,7 @@ describe('three hundred records', () => {
   });
 
   it('of which one has a value that its type writes otherwise: it waits, the others are shown', async () => {
-    await open(PEOPLE);
+    await begin(PEOPLE);
     const records = Array.from({ length: 300 }, (_, n): WireRecord => [
       'Person',
       String(n),
@@ -98,7 +116,7 @@ describe('three hundred records', () => {
   });
 
   it('of which one has a value that another record has here', async () => {
-    await open(ACCOUNTS);
+    await begin(ACCOUNTS);
     await sql('b', `INSERT INTO accounts (id, email) VALUES ('b', '77')`);
     await sql('a', `INSERT INTO accounts (id, email) SELECT n, n FROM generate_series(1, 300) n`);
     await replicas.rest();
@@ -107,7 +125,7 @@ describe('three hundred records', () => {
   });
 
   it('of a model with children, in either order', async () => {
-    await open(FAMILY);
+    await begin(FAMILY);
     await sql('a', `INSERT INTO parents SELECT n, 'P' FROM generate_series(1, 150) n`);
     await sql('a', `INSERT INTO children SELECT n, n, 'C' FROM generate_series(1, 150) n`);
     await rest();
@@ -116,12 +134,50 @@ describe('three hundred records', () => {
 
   it('with a field that is not known here', async () => {
     replicas = await openReplicas('ab', { schemas: { a: THINGS_WITH_F3 } });
+    if (way === 'one by one') withoutColumns();
     await sql('a', `INSERT INTO things SELECT n, 'x', '0', 'carried' FROM generate_series(1, 300) n`);
     await replicas.rest();
     await sql('b', `UPDATE things SET f1 = 'y'`);
     await replicas.rest();
     expect(await sql('a', 'SELECT DISTINCT f1, f3 FROM things')).toEqual([{ f1: 'y', f3: 'carried' }]);
   });
+});
+
+it('what comes by column is taken as one by one, whatever a peer makes of it', async () => {
+  // Under this policy what is shown follows from the states alone.
+  replicas = await openReplicas('ab', { schema: ACCOUNTS, policies: { a: 'latest', b: 'latest' } });
+  const values = (of: string): WireColumns => {
+    const keys = Array.from({ length: 300 }, (_, n) => `${of}${n}`);
+    return { model: 'Account', writer: 'p.1', fields: ['name', 'email', 'team', 'seat'], keys, stamps: keys.map((_, n) => n + 1), values: [keys.map(() => null), keys.map((key) => `${key}@x`), keys.map(() => 't'), keys.map(() => null)] };
+  };
+  const twice = values('t');
+  twice.keys[7] = 't8';
+  const known = { ...values('k'), writer: 'p.2' };
+  known.keys.splice(0, 5, 'a0', 'a1', 'a2', 'a3', 'a4');
+  const taken = values('u');
+  (taken.values[1] as string[])[9] = 'k9@x';
+  const less = { ...values('l'), fields: ['name', 'email', 'team'] };
+  less.values.pop();
+  const more = values('m');
+  more.fields.push('other');
+  more.values.push(more.keys);
+  const columns = [values('a'), twice, known, taken, less, more, { ...values('few'), keys: ['few'], stamps: [1], values: [['few'], ['few@x'], ['t'], ['7']] }];
+  const records: WireRecord[] = [['Account', 'a5', [{ v: { 'p.2': 9 }, f: { email: 'later@x', name: null, team: 't', seat: null }, s: { '*': ['p.2', 9] } }]]];
+  const sender = { name: 'p', incarnation: '1' };
+  const [a, b] = [replicas.at('a'), replicas.at('b')];
+  let byColumn = 0;
+  intercept(a.replica.db, (text, next) => {
+    if (text.includes('INSERT INTO replication.record') && text.includes('|| stamp ||')) byColumn++;
+    return next();
+  });
+  await applyRecords(a.replica, sender, records, null, null, columns);
+  await applyRecords(b.replica, sender, [...records, ...columns.flatMap((own) => fromColumns(own))], null);
+  // Those of which nothing is the matter, and those of which some are known.
+  expect(byColumn).toBe(2);
+  expect(await statesOf(a)).toEqual(await statesOf(b));
+  for (const table of ['SELECT * FROM accounts ORDER BY id', 'SELECT key, waiting, masked::text, hash, bucket FROM replication.record ORDER BY key', 'SELECT * FROM replication.digest ORDER BY bucket']) {
+    expect(await sql('a', table)).toEqual(await sql('b', table));
+  }
 });
 
 it('a record is looked up by its key, though that is planned while there is none', async () => {
@@ -144,7 +200,7 @@ it('a key that is created and deleted here in between is no newcomer', async () 
 });
 
 describe('three hundred records made here', () => {
-  const statesOf = (name: string) =>
+  const storedOf = (name: string) =>
     sql(name, `SELECT r.key, r.versions::jsonb AS versions, r.hash, r.bucket, r.origin, r.dead, r.carries FROM replication.record r ORDER BY r.key`);
   const digestsOf = (name: string) => sql(name, 'SELECT * FROM replication.digest WHERE records > 0 ORDER BY model, bucket');
 
@@ -168,7 +224,7 @@ describe('three hundred records made here', () => {
     });
     await replicas.at('a').settle();
     expect(looks).toBe(0);
-    const [states, digests] = [await statesOf('a'), await digestsOf('a')];
+    const [states, digests] = [await storedOf('a'), await digestsOf('a')];
     expect(states).toHaveLength(300);
     expect((await sql('a', 'SELECT key FROM replication.record ORDER BY position')).map(({ key }) => Number(key))).toEqual(log.map(({ key }) => Number(key)));
     // The same, in portions too small for the short way.
@@ -179,7 +235,7 @@ describe('three hundred records made here', () => {
       await replicas.at('a').settle();
     }
     expect(looks).toBeGreaterThan(0);
-    expect([await statesOf('a'), await digestsOf('a')]).toEqual([states, digests]);
+    expect([await storedOf('a'), await digestsOf('a')]).toEqual([states, digests]);
     await rest();
   });
 

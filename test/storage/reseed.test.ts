@@ -333,6 +333,7 @@ describe('what is set aside', () => {
       end: { incarnation: await readIncarnation(replicas.at('c').replica), position: 1 },
       more: false,
       records: [['Thing', 'dead', JSON.parse(versions)]],
+      columns: [],
     });
     expect(await aside()).toEqual([]);
     expect(await sql('a', 'SELECT id FROM things')).toEqual([{ id: 'dead' }]);

@@ -1,7 +1,9 @@
 /** The texts that the database makes of plain records are those of the records, and of others it makes none. */
 import { afterEach, describe, expect, it } from 'vitest';
 
-import { toWire, type WireRecord } from '../../src/replication/wire.ts';
+import { columnsFault, fromColumns, type WireColumns } from '../../src/replication/columns.ts';
+import { toWire, type WireRecord, type WireVersion } from '../../src/replication/wire.ts';
+import type { Transaction } from '../../src/storage/database.ts';
 import { readRecords, settle } from '../../src/storage/records.ts';
 import { BATCH_BYTES } from '../../src/storage/sizes.ts';
 import type { ModelTable } from '../../src/storage/tables.ts';
@@ -23,14 +25,30 @@ async function plainKeys(name = 'a'): Promise<string[]> {
   const [table] = [...replica.tables.values()] as [ModelTable];
   return replica.db.transaction(async (tx) => {
     const keys = (await tx.query('SELECT key FROM replication.record ORDER BY key')).map(([key]) => key as string);
-    const { text, count, others, cut } = await readTexts(tx, table, { after: 0, end: 1_000_000, peerId: 'p.1' }, BATCH_BYTES, true);
+    const { text, count, others, cut } = await readTexts(tx, table, { after: 0, end: 1_000_000, peerId: 'p.1', byColumn: false }, BATCH_BYTES, true);
     const texts = JSON.parse(`[${text}]`) as WireRecord[];
     const plain = texts.map(([, key]) => key);
     expect([count, cut, [...plain, ...others].toSorted()]).toEqual([plain.length, null, keys]);
     const records = await readRecords(tx, table, plain);
+    await sameByColumn(tx, table, texts, others);
     expect(texts).toEqual(records.map((record) => [table.name, record.key, settle(record, replica).settled.map(toWire)]));
     return plain.toSorted();
   });
+}
+
+/** By column come those that were written once, and the rest as ever. */
+async function sameByColumn(tx: Transaction, table: ModelTable, texts: readonly WireRecord[], others: readonly string[]): Promise<void> {
+  const told = await readTexts(tx, table, { after: 0, end: 1_000_000, peerId: 'p.1', byColumn: true }, BATCH_BYTES, true);
+  const columns = told.columns.map((text) => JSON.parse(text) as WireColumns);
+  expect(columns.map(columnsFault)).toEqual(columns.map(() => null));
+  const once = texts.filter(([, , [version]]) => {
+    const { v, s, r } = version as WireVersion;
+    return Object.keys(v).length === 1 && Object.keys(s).join() === '*' && !r && Object.values(v)[0] === s['*']?.[1];
+  });
+  const rest = texts.filter((record) => !once.includes(record));
+  const byKey = (records: readonly WireRecord[]): WireRecord[] => records.toSorted(([, one], [, other]) => (one < other ? -1 : 1));
+  expect(byKey(columns.flatMap((own) => fromColumns(own)))).toEqual(byKey(once));
+  expect([JSON.parse(`[${told.text}]`), told.count, told.others.toSorted(), told.cut]).toEqual([rest, texts.length, others.toSorted(), null]);
 }
 
 describe('a plain record', () => {

@@ -1,0 +1,68 @@
+/**
+ * Records that one write made and none has changed, as they are stored: what differs between them is a key and a stamp, so that the database makes the text of each version.
+ */
+import { nextStamp } from '../replication/clock.ts';
+import { writtenHash } from '../replication/merge.ts';
+import type { ReplicaId, Stamp } from '../replication/version.ts';
+import { firstVersion } from '../replication/write.ts';
+import { numbers, texts } from './arrays.ts';
+import type { Transaction } from './database.ts';
+import { addNewToDigests, bucketOf } from './digest.ts';
+import { encodeAsRow } from './records.ts';
+import type { ModelTable } from './tables.ts';
+
+/** Such records, by column; their values are just those of their rows. */
+export interface Written {
+  readonly keys: readonly string[];
+  readonly writer: ReplicaId;
+  readonly stamps: readonly Stamp[];
+}
+
+/** The same, ready to be stored: made while the database is at something else. */
+export interface Prepared {
+  readonly buckets: readonly number[];
+  readonly hashes: readonly number[];
+  readonly parameters: readonly unknown[];
+}
+
+export function prepare(table: ModelTable, { keys, writer, stamps }: Written): Prepared {
+  const digits = stamps.map(String);
+  const hashes = keys.map((key, n) => writtenHash(key, writer, digits[n] as string));
+  const buckets = keys.map(bucketOf);
+  // No replica id has a minus in it.
+  const around = encodeAsRow(table, firstVersion(writer, -1, {})).split('-1');
+  return { buckets, hashes, parameters: [...around, texts(keys), numbers(digits), numbers(hashes), numbers(buckets)] };
+}
+
+/** Stores records that have none yet, at the end of the feed, in their order. @param clock - In microseconds. */
+export async function storeWritten(tx: Transaction, { name }: ModelTable, { buckets, hashes, parameters }: Prepared, origin: ReplicaId | null, clock: number): Promise<void> {
+  await Promise.all([
+    tx.query(
+      `INSERT INTO replication.record (model, key, position, origin, versions, hash, bucket, changed_at)
+       SELECT $1, key, nextval('replication.position'), $2, ($4 || stamp || $5 || stamp || $6)::json, hash, bucket, $3
+         FROM unnest($7::text[], $8::bigint[], $9::bigint[], $10::smallint[]) AS x (key, stamp, hash, bucket)`,
+      [name, origin, clock, ...parameters],
+    ),
+    addNewToDigests(tx, name, buckets, hashes),
+  ]);
+}
+
+/** A captured write that made a record, and where it lies in the log. */
+export interface Making {
+  readonly key: string;
+  readonly clock: number;
+  readonly incarnation: string;
+  readonly place: string;
+}
+
+/** Records of one writer at a time, which is nearly always all of them. @param forgotten - The largest stamp among the tombstones that this replica has dropped. */
+export function byWriter(name: string, makings: readonly Making[], forgotten: Stamp): Written[] {
+  const written = new Map<string, { keys: string[]; writer: ReplicaId; stamps: Stamp[] }>();
+  for (const { key, clock, incarnation } of makings) {
+    let own = written.get(incarnation);
+    if (own === undefined) written.set(incarnation, (own = { keys: [], writer: `${name}.${incarnation}`, stamps: [] }));
+    own.keys.push(key);
+    own.stamps.push(nextStamp(clock, forgotten));
+  }
+  return [...written.values()];
+}
