@@ -3,7 +3,7 @@ import { RefusalError, type PeerHandlers } from '../peers/endpoint.ts';
 import { applyRecords, BatchError } from '../storage/apply.ts';
 import { readPeer } from '../storage/checkpoints.ts';
 import { readDigests, readKeyDigests } from '../storage/digest.ts';
-import { readRoster, refreshSchema, schemaOf, type Replica } from '../storage/replica.ts';
+import { refreshSchema, schemaOf, type Replica } from '../storage/replica.ts';
 import type { SyncEvents } from './channel.ts';
 import type { Channels } from './channels.ts';
 import { IntroductionError, type Introductions } from './introductions.ts';
@@ -20,11 +20,6 @@ export interface HandlersOptions {
 }
 
 export function createHandlers({ replica, channels, introductions, notices, events, live }: HandlersOptions): Omit<PeerHandlers, 'inspect' | 'resend'> {
-  async function senderIsKnown(sender: { readonly name: string; readonly id: string }): Promise<void> {
-    const known = (await readRoster(replica.db)).some(({ id, name }) => id === sender.id && name === sender.name);
-    if (!known) throw new RefusalError('REFUSED', `it does not know replica "${sender.name}". Begin with a handshake`);
-  }
-
   return {
     async handshake({ answering, ...peer }) {
       await introductions.accept(null, peer, 0).catch((error: unknown) => {
@@ -38,7 +33,6 @@ export function createHandlers({ replica, channels, introductions, notices, even
     },
 
     async changes({ sender, receiver, generation = 0, roots, schema, start, end, more, records, columns }) {
-      await senderIsKnown(sender);
       // The peer may have shaken hands with another process of this replica, which has seen more.
       if (schema !== undefined && schema !== schemaOf(replica)) await refreshSchema(replica);
       if (schema !== undefined && schema !== schemaOf(replica)) {

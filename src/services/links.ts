@@ -208,7 +208,7 @@ export function createLink({ replica, client, introductions, keeper, notices, on
   async function takeAnswer({ peer, incarnation, generation }: Session, count: number, answer: ChangesResponse, end: Checkpoint): Promise<Pushed> {
     let detected: readonly ConflictRef[] = [];
     if (answer.records.length > 0) {
-      const { applied, conflicts } = await applyRecords(replica, peer, answer.records, null, { incarnation, generation });
+      const { applied, conflicts } = await applyRecords(replica, { name: peer.name, incarnation: peer.incarnation }, answer.records, null, { incarnation, generation });
       notices.conflicts(conflicts);
       if (applied > 0) notices.changed();
       onApplied?.(applied);

@@ -24,7 +24,7 @@ import { deferredChanges } from './unique-conflicts.ts';
 
 /** A message that cannot be taken over as a whole; it changed nothing. */
 export class BatchError extends Error {
-  readonly code: 'CHECKPOINT_MISMATCH' | 'BAD_MESSAGE';
+  readonly code: 'CHECKPOINT_MISMATCH' | 'BAD_MESSAGE' | 'REFUSED';
 
   constructor(code: BatchError['code'], message: string) {
     super(message);
@@ -48,7 +48,7 @@ export interface Applied {
 /**
  * Takes over what a peer sent or reported.
  *
- * @param sender - The peer and its incarnation.
+ * @param sender - The peer and its incarnation. `id`: refused unless the roster has it under this name; left out where the peer was asked.
  * @param checkpoint - `start` must be the checkpoint stored, or the batch is refused: then one before it was lost. `receiver` must be the present incarnation: what this replica
  *   once sent was withheld from the batch, and may be lost since. `end` is stored with the changes. `more`: batches follow that may settle what collides now. Null for what a peer reports beside its feed.
  * @param asked - This replica when the peer was asked: its incarnation, and how often it had forgotten records. What was forgotten since must not come back, and a database that was put back counts
@@ -58,7 +58,7 @@ export interface Applied {
  */
 export async function applyRecords(
   replica: Replica,
-  sender: { readonly name: string; readonly incarnation: string },
+  sender: { readonly name: string; readonly incarnation: string; readonly id?: string },
   records: readonly WireRecord[],
   checkpoint: { readonly receiver: string; readonly start: Checkpoint | null; readonly end: Checkpoint; readonly more: boolean } | null,
   asked: { readonly incarnation: string; readonly generation: number; readonly rootChanges?: number | undefined } | null = null,
@@ -70,14 +70,16 @@ export async function applyRecords(
   const peerId = `${sender.name}.${sender.incarnation}`;
   return replica.db.transaction(async (tx) => {
     const incoming = new Map([...byTable(replica, records)].map(([table, own]) => [table, incomingStates(own)]));
-    const [{ clock, incarnation, aside }, generation, rootChanges, peer] = await Promise.all([
+    const [now, generation, rootChanges, peer] = await Promise.all([
       beginChange(tx),
       readGeneration(tx),
       readRootChanges(tx),
       readPeer(tx, sender.name),
+      sender.id !== undefined && refuseStranger(tx, sender.name, sender.id),
       ...[...incoming].map(([table, states]) => checkKeys(tx, table, [...states.keys()])),
       ...columns.map(({ model, keys }) => checkKeys(tx, tableOf(replica, model), keys)),
     ]);
+    const { incarnation, aside } = now;
     const passed = asked !== null && (asked.incarnation !== incarnation || generation !== asked.generation || (asked.rootChanges !== undefined && rootChanges !== asked.rootChanges));
     if (passed && !checkpoint) return { applied: 0, skipped: count, conflicts: NO_CHANGES, differing: [], owed: peer.owed };
     if (checkpoint) {
@@ -89,14 +91,14 @@ export async function applyRecords(
     let applied = 0;
     for (const own of columns) {
       const table = tableOf(replica, own.model);
-      const left = aside ? own.keys.keys() : await takeColumns(tx, table, own, peerId, clock);
+      const left = aside ? own.keys.keys() : await takeColumns(tx, table, own, peerId, now.clock);
       const rest = fromColumns(own, left);
       applied += own.keys.length - rest.length;
       if (rest.length > 0) incoming.set(table, incomingStates(rest, incoming.get(table)));
     }
     if (!aside) {
       for (const [table, states] of incoming) {
-        const taken = await takeNewcomers(tx, table, states, peerId, clock);
+        const taken = await takeNewcomers(tx, table, states, peerId, now.clock);
         applied += taken.size;
         for (const key of taken) states.delete(key);
       }
@@ -107,8 +109,8 @@ export async function applyRecords(
     const write = async (changes: readonly Change[], last: boolean): Promise<void> => {
       // Of several portions each is as a batch with more behind it.
       const ends = last && (checkpoint === null ? parts > 1 : !checkpoint.more);
-      const deferred = ends ? await deferredChanges(tx, replica, { sender: sender.name }, changes) : [];
-      const written = await writeChanges(tx, replica, clock, [...changes, ...deferred], !last || checkpoint?.more ? sender.name : null);
+      const deferred = ends ? await deferredChanges(tx, replica, now, { sender: sender.name }, changes) : [];
+      const written = await writeChanges(tx, replica, now, [...changes, ...deferred], !last || checkpoint?.more ? sender.name : null);
       conflicts = bothChanges(conflicts, written.conflicts);
     };
     for await (const { names: some, last } of portions(tx, replica, names)) {
@@ -141,10 +143,10 @@ export async function applyRecords(
     }
     // With nothing in it, it may still be the end of what collided before.
     if (parts === 0) await write([], true);
+    if (checkpoint) storeTaken(tx, sender.name, { ...checkpoint.end, taker: incarnation });
     await Promise.all([
       ...[...byTable(replica, records)].map(([table, own]) => passKeys(tx, table, replica, own.map(([, key]) => key))),
       ...columns.map(({ model, keys }) => passKeys(tx, tableOf(replica, model), replica, keys)),
-      checkpoint && storeTaken(tx, sender.name, { ...checkpoint.end, taker: incarnation }),
     ]);
     return { applied, skipped: count - applied, conflicts, differing: report.records, owed: peer.owed };
   });
@@ -187,6 +189,11 @@ function tableOf(replica: Replica, model: string): ModelTable {
 /** The handshake has compared the models; this is against a peer that does not keep to what it said. Fields that this replica does not know are kept and passed on. */
 function checkModel(replica: Replica, model: string, key: string): void {
   if (!replica.tables.has(model)) throw new BatchError('BAD_MESSAGE', `record ${model} ${key}: this replica has no such model`);
+}
+
+async function refuseStranger(tx: Transaction, name: string, id: string): Promise<void> {
+  const [known] = await tx.query('SELECT FROM replication.roster WHERE id::text = $1 AND name = $2', [id, name]);
+  if (!known) throw new BatchError('REFUSED', `it does not know replica "${name}". Begin with a handshake`);
 }
 
 /** A key is a value of its type in that value's own text: `01` would be another record than `1`, over the same row. */

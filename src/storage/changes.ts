@@ -11,7 +11,7 @@ import { logConflicts, NO_CHANGES, type ConflictChanges } from './conflicts.ts';
 import { addToDigests, bucketOf, hashOf } from './digest.ts';
 import type { Transaction } from './database.ts';
 import { encodeState, encodeVersion, meant, refuseIfWrittenMeanwhile, type SettledRecord } from './records.ts';
-import type { Replica } from './replica.ts';
+import type { Now, Replica } from './replica.ts';
 import { tokensOf } from './families.ts';
 import { AGAIN, ClashError, materialise, type Shown, type Unshown } from './rows.ts';
 import { showFields, type ModelTable } from './tables.ts';
@@ -41,18 +41,17 @@ export interface Written {
 }
 
 /**
- * @param clock - The database's clock, in microseconds, for the conflict log.
  * @param more - Where it is a peer's batch behind which more follow: the peer, whose next batches may settle what collides now.
  */
 export async function writeChanges(
   tx: Transaction,
   replica: Replica,
-  clock: number,
+  now: Now,
   given: readonly Change[],
   more: string | null = null,
 ): Promise<Written> {
   if (given.length === 0) return { conflicts: NO_CHANGES, waiting: new Map(), masked: new Map() };
-  const { changes, verdicts, waiting } = await showAll(tx, replica, given);
+  const { changes, verdicts, waiting } = await showAll(tx, replica, now, given);
   await refuseIfWrittenMeanwhile(tx, changes.flatMap(({ before, view }) => (before.row === null && view.fields !== null ? [before] : [])));
   const encoded = new Map<State, string>();
   const records = changes.map((change): StoredChange => {
@@ -84,15 +83,13 @@ export async function writeChanges(
     };
   });
   const places = changes.flatMap(({ before }) => before.places);
-  await Promise.all([
-    storeStates(tx, clock, records),
-    places.length > 0 && tx.query('DELETE FROM replication.log WHERE ctid = ANY($1::tid[])', [places]),
-    addToDigests(tx, records),
-    noteArrivals(tx, [...changes.filter((change) => !waiting.has(change)).flatMap(tokensOf), ...[...waiting.values()].flatMap(({ awaits }) => (awaits === AGAIN ? [AGAIN] : []))]),
-    storeClaims(tx, changes, verdicts, waiting),
-  ]);
-  const conflicts = await logConflicts(tx, replica, clock, changes, encoded);
-  const unique = await logVerdicts(tx, clock, verdicts, more);
+  storeStates(tx, now.clock, records);
+  if (places.length > 0) tx.post('DELETE FROM replication.log WHERE ctid = ANY($1::tid[])', [places]);
+  addToDigests(tx, records);
+  noteArrivals(tx, [...changes.filter((change) => !waiting.has(change)).flatMap(tokensOf), ...[...waiting.values()].flatMap(({ awaits }) => (awaits === AGAIN ? [AGAIN] : []))]);
+  storeClaims(tx, now, changes, verdicts, waiting);
+  const conflicts = await logConflicts(tx, replica, now.clock, changes, encoded);
+  const unique = await logVerdicts(tx, now, verdicts, more);
   return {
     conflicts: { detected: [...conflicts.detected, ...unique.detected], resolved: [...conflicts.resolved, ...unique.resolved] },
     waiting: new Map([...waiting].map(([{ before }, why]) => [before, why])),
@@ -132,8 +129,8 @@ function restOf(rest: Rest): string | null {
 }
 
 /** Stores states, in their order. */
-async function storeStates(tx: Transaction, clock: number, records: readonly StoredChange[]): Promise<void> {
-  await tx.query(
+function storeStates(tx: Transaction, clock: number, records: readonly StoredChange[]): void {
+  tx.post(
     `INSERT INTO replication.record (model, key, position, origin, versions, shown, waiting, held, masked, awaits, tried, hash, dead, bucket, carries, changed_at)
      SELECT model, key, coalesce((rest->>'position')::bigint, nextval('replication.position')), origin, versions::json, shown::json, rest->>'waiting', (rest->>'held')::json, (rest->>'masked')::json,
             rest->>'awaits', CASE WHEN rest->>'waiting' IS NOT NULL THEN nextval('replication.trial') END, hash, coalesce((rest->>'dead')::boolean, false), bucket,
@@ -157,8 +154,8 @@ async function storeStates(tx: Transaction, clock: number, records: readonly Sto
 }
 
 /** Writes the rows. Whose a unique value is, is asked only where that is in question. */
-async function showAll(tx: Transaction, replica: Replica, given: readonly Change[]): Promise<Arbitrated & { readonly waiting: ReadonlyMap<Change, Unshown> }> {
-  const first = await arbitrate(tx, replica, given, await contested(tx, given));
+async function showAll(tx: Transaction, replica: Replica, now: Now, given: readonly Change[]): Promise<Arbitrated & { readonly waiting: ReadonlyMap<Change, Unshown> }> {
+  const first = await arbitrate(tx, replica, given, await contested(tx, now, given));
   try {
     return withAside(first, await materialise(tx, replica, first.changes, 'tell'));
   } catch (error) {
@@ -179,9 +176,9 @@ function withAside({ verdicts }: Arbitrated, { changes, unshown }: Shown): Arbit
 }
 
 /** Notes what those that wait have waited for. */
-async function noteArrivals(tx: Transaction, tokens: readonly string[]): Promise<void> {
+function noteArrivals(tx: Transaction, tokens: readonly string[]): void {
   if (tokens.length === 0) return;
-  await tx.query(
+  tx.post(
     `INSERT INTO replication.arrival (awaits)
      SELECT t FROM unnest($1::text[]) AS t WHERE EXISTS (SELECT FROM replication.record r WHERE r.awaits = t) ON CONFLICT DO NOTHING`,
     [tokens],

@@ -51,8 +51,8 @@ export async function readPeer(db: Queryable, name: string): Promise<PeerRecord>
 }
 
 /** Stores how far a peer's feed was taken: in the transaction that takes the changes over, so that a batch counts once. */
-export async function storeTaken(tx: Transaction, name: string, { incarnation, position, taker }: Taken): Promise<void> {
-  await tx.query(
+export function storeTaken(tx: Transaction, name: string, { incarnation, position, taker }: Taken): void {
+  tx.post(
     `INSERT INTO replication.peer (name, taken_incarnation, taken_position, taken_by, incarnation) VALUES ($1, $2, $3, $4, $2)
      ON CONFLICT (name) DO UPDATE SET taken_incarnation = excluded.taken_incarnation, taken_position = excluded.taken_position,
        taken_by = excluded.taken_by, incarnation = excluded.incarnation`,

@@ -47,7 +47,7 @@ export async function countTombstones(replica: Replica): Promise<number> {
 }
 
 async function collectPage(tx: Transaction, replica: Replica, retention: number, after: number): Promise<Collected & { readonly next: number | null }> {
-  const { clock } = await beginChange(tx);
+  const now = await beginChange(tx);
   // A peer that was never met may have opposed anything.
   const [stranger] = await tx.query('SELECT FROM replication.address a WHERE NOT EXISTS (SELECT FROM replication.roster r WHERE r.name = a.name) LIMIT 1');
   if (stranger) return { dropped: 0, forgotten: 0, next: null };
@@ -57,7 +57,7 @@ async function collectPage(tx: Transaction, replica: Replica, retention: number,
     `SELECT model, key, position FROM replication.record
       WHERE dead AND waiting IS NULL AND position > $1 AND position <= $2 AND (changed_at <= $3 OR hash IS NULL) AND model = ANY ($4)
       ORDER BY position LIMIT $5`,
-    [after, stable, Math.max(0, clock - retention * 1e6), [...replica.tables.keys()], PAGE],
+    [after, stable, Math.max(0, now.clock - retention * 1e6), [...replica.tables.keys()], PAGE],
   );
   const changes: Change[] = [];
   const gone: SettledRecord[] = [];
@@ -81,7 +81,7 @@ async function collectPage(tx: Transaction, replica: Replica, retention: number,
       }
     }
   }
-  await writeChanges(tx, replica, clock, changes);
+  await writeChanges(tx, replica, now, changes);
   await removeRecords(tx, gone);
   if (largest > 0) await tx.query('UPDATE replication.collection SET generation = generation + 1, forgotten = greatest(forgotten, $1)', [largest]);
   if (changes.length + gone.length > 0) await raiseFloors(tx, reliedOn(known));

@@ -6,7 +6,7 @@ import type { UniqueKey } from '../replication/unique.ts';
 import { bothChanges, NO_CHANGES, type ConflictChanges } from './conflicts.ts';
 import type { Transaction } from './database.ts';
 import { showAnew } from './present.ts';
-import { beginChange, type Replica } from './replica.ts';
+import { beginChange, type Now, type Replica } from './replica.ts';
 import { portions, type RecordName } from './sizes.ts';
 import type { ModelTable } from './tables.ts';
 import { closeDropped } from './unique-conflicts.ts';
@@ -19,10 +19,10 @@ import { closeDropped } from './unique-conflicts.ts';
 export async function applyConstraints(replica: Replica, onConflicts: (changes: ConflictChanges) => void): Promise<void> {
   onConflicts(
     await replica.db.transaction(async (tx) => {
-      const { clock } = await beginChange(tx);
+      const now = await beginChange(tx);
       let conflicts = NO_CHANGES;
       for (const table of replica.tables.values()) {
-        if (await register(tx, table)) conflicts = bothChanges(conflicts, await judgeAnew(tx, replica, table, clock));
+        if (await register(tx, table)) conflicts = bothChanges(conflicts, await judgeAnew(tx, replica, table, now));
       }
       return conflicts;
     }),
@@ -33,10 +33,10 @@ export async function applyConstraints(replica: Replica, onConflicts: (changes: 
 async function register(tx: Transaction, { name, unique }: ModelTable): Promise<boolean> {
   const [row] = await tx.query('SELECT uniques FROM replication.generation WHERE model = $1', [name]);
   const before = row?.[0] ?? null;
-  const now = JSON.stringify(unique);
-  if (before === now) return false;
+  const present = JSON.stringify(unique);
+  if (before === present) return false;
   // In a new generation, so that other processes of this replica look at the table again.
-  await tx.query('UPDATE replication.generation SET uniques = $2, generation = generation + CASE WHEN uniques IS NULL THEN 0 ELSE 1 END WHERE model = $1', [name, now]);
+  await tx.query('UPDATE replication.generation SET uniques = $2, generation = generation + CASE WHEN uniques IS NULL THEN 0 ELSE 1 END WHERE model = $1', [name, present]);
   const known = before === null ? unique : (JSON.parse(before) as UniqueKey[]);
   const kept = unique.filter((each) => known.some((old) => sameClaims(each, old)));
   await tx.query('DELETE FROM replication.claim WHERE model = $1 AND name <> ALL ($2)', [name, kept.map((each) => each.name)]);
@@ -47,13 +47,13 @@ function sameClaims(a: UniqueKey, b: UniqueKey): boolean {
   return a.name === b.name && a.nullsClaim === b.nullsClaim && JSON.stringify(a.fields) === JSON.stringify(b.fields);
 }
 
-async function judgeAnew(tx: Transaction, replica: Replica, table: ModelTable, clock: number): Promise<ConflictChanges> {
+async function judgeAnew(tx: Transaction, replica: Replica, table: ModelTable, now: Now): Promise<ConflictChanges> {
   const keys = await tx.query(
     'SELECT key FROM replication.record WHERE model = $1 AND (shown IS NOT NULL OR masked IS NOT NULL OR waiting IS NOT NULL) ORDER BY key COLLATE "C"',
     [table.name],
   );
   const names = keys.map(([key]): RecordName => [table.name, key as string]);
   let conflicts = NO_CHANGES;
-  for await (const { names: some } of portions(tx, replica, names)) conflicts = bothChanges(conflicts, await showAnew(tx, replica, clock, some));
-  return bothChanges(conflicts, await closeDropped(tx, replica, table, clock));
+  for await (const { names: some } of portions(tx, replica, names)) conflicts = bothChanges(conflicts, await showAnew(tx, replica, now, some));
+  return bothChanges(conflicts, await closeDropped(tx, replica, table, now.clock));
 }

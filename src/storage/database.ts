@@ -17,6 +17,12 @@ export type Row = readonly (string | null)[];
 export interface Transaction {
   /** Rows as arrays of texts, in the order of the columns asked for. */
   query(sql: string, values?: readonly unknown[]): Promise<Row[]>;
+  /**
+   * A statement whose answer `work` does not need: COMMIT goes behind it without waiting for it. Where it fails, the transaction does, with its error. It is not for what a savepoint is to take back.
+   *
+   * @returns The answer, for use once the transaction is over; it need not be awaited.
+   */
+  post(sql: string, values?: readonly unknown[]): Promise<Row[]>;
   /** Tells about how many rows there are now: statements that were planned for half as many are planned anew. */
   sized(rows: number): void;
 }
@@ -143,32 +149,43 @@ async function withClient<T>(pool: pg.Pool, plans: Plans, work: (client: pg.Pool
 
 function inTransaction<T>(pool: pg.Pool, plans: Plans, work: (tx: Transaction) => Promise<T>): Promise<T> {
   return withClient(pool, plans, async (client, broke) => {
+    // It goes with the first statement. It fails only where the connection does, and so does that statement then.
+    const begun = client.query(BEGIN);
+    begun.catch(() => {});
     let over = false;
+    const posted: Promise<unknown>[] = [];
+    /** What made all behind it fail. */
+    let failure: unknown;
+    const ask = async (sql: string, values: readonly unknown[] | undefined): Promise<Row[]> => {
+      // Of several statements under way one may have failed, and what waited for another go on.
+      if (over) throw new Error('the transaction is over');
+      const [rows] = await Promise.all([run(client, sql, values, plans.nameOf(client, sql)), begun]);
+      return rows;
+    };
     try {
-      // It goes with the first statement. It fails only where the connection does, and so does that statement then.
-      const begun = client.query(BEGIN);
-      begun.catch(() => {});
       const result = await work({
-        async query(sql, values) {
-          // Of several statements under way one may have failed, and what waited for another go on.
-          if (over) throw new Error('the transaction is over');
-          const [rows] = await Promise.all([run(client, sql, values, plans.nameOf(client, sql)), begun]);
-          return rows;
+        query: ask,
+        post(sql, values) {
+          const answer = ask(sql, values);
+          posted.push(answer.catch((error: unknown) => void (failure ??= error)));
+          return answer;
         },
         sized: plans.sized,
       });
       over = true;
-      await begun;
-      await client.query('COMMIT');
+      // After a failure it is a ROLLBACK.
+      await Promise.all([begun, ...posted, client.query('COMMIT')]);
+      if (failure !== undefined) throw failure;
       return result;
     } catch (error) {
       over = true;
+      await Promise.all(posted);
       try {
         await client.query('ROLLBACK');
       } catch (rollback) {
         broke(rollback as Error);
       }
-      throw error;
+      throw failure ?? error;
     }
   });
 }

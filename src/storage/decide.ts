@@ -93,7 +93,7 @@ async function decideAll(replica: Replica, entries: readonly PendingName[], deci
         decided.set(before, own.get(before.key) as string);
       }
     }
-    const { conflicts, waiting, masked } = await writeChanges(tx, replica, now.clock, changes);
+    const { conflicts, waiting, masked } = await writeChanges(tx, replica, now, changes);
     const unshown = new Map<string, string>();
     for (const [before, id] of decided) {
       const reason = waiting.get(before)?.reason ?? ('values' in decision && masked.has(before) ? TAKEN : undefined);

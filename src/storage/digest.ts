@@ -38,10 +38,10 @@ interface Delta {
 type Deltas = Map<string, Map<number, Delta>>;
 
 /** Takes new hashes in and old ones out; null where there is nothing of a record but ghosts. */
-export async function addToDigests(
+export function addToDigests(
   tx: Transaction,
   records: readonly { readonly model: string; readonly bucket: number; readonly hash: string | null; readonly old: string | null }[],
-): Promise<void> {
+): void {
   const deltas: Deltas = new Map();
   for (const { model, bucket, hash, old } of records) {
     if (hash === old) continue;
@@ -49,14 +49,14 @@ export async function addToDigests(
     if (hash !== null) mix(delta, 1, Number(hash));
     if (old !== null) mix(delta, -1, Number(old));
   }
-  await storeDeltas(tx, deltas);
+  storeDeltas(tx, deltas);
 }
 
 /** Takes the hashes of records in that had none, all of one model. */
-export async function addNewToDigests(tx: Transaction, model: string, buckets: readonly number[], hashes: readonly number[]): Promise<void> {
+export function addNewToDigests(tx: Transaction, model: string, buckets: readonly number[], hashes: readonly number[]): void {
   const deltas: Deltas = new Map();
   hashes.forEach((hash, n) => mix(deltaOf(deltas, model, buckets[n] as number), 1, hash));
-  await storeDeltas(tx, deltas);
+  storeDeltas(tx, deltas);
 }
 
 function deltaOf(deltas: Deltas, model: string, bucket: number): Delta {
@@ -74,10 +74,10 @@ function mix(delta: Delta, records: number, hash: number): void {
   delta.low ^= hash;
 }
 
-async function storeDeltas(tx: Transaction, deltas: Deltas): Promise<void> {
+function storeDeltas(tx: Transaction, deltas: Deltas): void {
   const rows = [...deltas].flatMap(([model, own]) => [...own].map(([bucket, delta]) => ({ model, bucket, ...delta })));
   if (rows.length === 0) return;
-  await tx.query(
+  tx.post(
     `INSERT INTO replication.digest AS d (model, bucket, records, hash)
      SELECT * FROM unnest($1::text[], $2::smallint[], $3::bigint[], $4::bigint[])
      ON CONFLICT (model, bucket) DO UPDATE SET records = d.records + excluded.records, hash = d.hash # excluded.hash`,

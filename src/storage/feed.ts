@@ -59,14 +59,13 @@ export async function fold(replica: Replica, onConflicts: (changes: ConflictChan
   let last: number | null = null;
   for (let any = told; ; any = false) {
     if (!any && (await replica.db.query('SELECT FROM replication.log LIMIT 1')).length === 0) return { records: folded, end: last };
-    const { records, more, conflicts, end } = await replica.db.transaction(async (tx) => {
+    const { records, more, conflicts, places } = await replica.db.transaction(async (tx) => {
       const some = await foldSome(tx, replica);
-      const [place] = await tx.query('SELECT last_value FROM replication.position');
-      return { ...some, end: Number(place?.[0]) };
+      return { ...some, places: tx.post('SELECT last_value FROM replication.position') };
     });
     onConflicts(conflicts);
     folded += records;
-    last = end;
+    last = Number((await places)[0]?.[0]);
     if (!more) return { records: folded, end: last };
   }
 }
@@ -79,12 +78,13 @@ export async function feedEnd(replica: Replica): Promise<number> {
 
 /** The feed after a place, as far as one batch goes, without what the peer `peerId` (in its incarnation) holds already. @param byColumn - The peer takes records by column. @param most - What the batch before it says of the next. */
 export async function readFeed(replica: Replica, after: number, peerId: string, byColumn = false, most = SENT_RECORDS): Promise<Batch> {
-  return replica.db.transaction(async (tx) => {
+  const { rootChanges, ...batch } = await replica.db.transaction(async (tx) => {
     const { first, end, more } = await findPlaces(tx, replica, after, peerId, most);
     const taken = first === null ? { end, count: 0, records: '', columns: '' } : await readBounded(tx, replica, { after, end, peerId, byColumn }, first);
     const next = taken.columns !== '' && taken.records === '' ? SENT_BY_COLUMN : SENT_RECORDS;
-    return { ...taken, next, more: first !== null && (more || taken.end < end), rootChanges: await readRootChanges(tx) };
+    return { ...taken, next, more: first !== null && (more || taken.end < end), rootChanges: readRootChanges({ query: tx.post }) };
   });
+  return { ...batch, rootChanges: await rootChanges };
 }
 
 interface Places {
@@ -151,20 +151,20 @@ function textOf(replica: Replica, record: SettledRecord, peerId: string): string
 
 /** One transaction's worth of `fold`, in the caller's. */
 export async function foldSome(tx: Transaction, replica: Replica): Promise<{ records: number; more: boolean; conflicts: ConflictChanges }> {
-  const [{ clock }, all] = await Promise.all([beginChange(tx), loggedKeys(tx)]);
+  const [now, all] = await Promise.all([beginChange(tx), loggedKeys(tx)]);
   const done = new Set<string>();
   for (const table of replica.tables.values()) {
     const made = all.filter(({ model, isMade }) => isMade && model === table.name);
-    for (const key of await foldNewcomers(tx, replica, table, made, clock)) done.add(`${table.name} ${key}`);
+    for (const key of await foldNewcomers(tx, replica, table, made, now.clock)) done.add(`${table.name} ${key}`);
     const changed = all.flatMap(({ model, key, isMade }) => (!isMade && model === table.name ? [key] : []));
-    for (const key of await foldUpdates(tx, replica, table, changed, clock)) done.add(`${table.name} ${key}`);
+    for (const key of await foldUpdates(tx, replica, table, changed, now.clock)) done.add(`${table.name} ${key}`);
   }
   const known = all.filter(({ model, key }) => replica.tables.has(model) && !done.has(`${model} ${key}`));
   const logged = known.slice(0, (await fitting(tx, replica, known.map(({ model, key }) => [model, key]))).length);
   let changes = await foldedChanges(replica, logged, (table, keys) => readSettled(tx, replica, table, keys));
   // Whose value it is may change what a row shows, and a row that a local writer may still change is not written over.
-  if ((await contested(tx, changes)).length > 0) changes = await foldedChanges(replica, logged, (table, keys) => readLocked(tx, replica, table, keys));
-  const { conflicts } = await writeChanges(tx, replica, clock, changes);
+  if ((await contested(tx, now, changes)).length > 0) changes = await foldedChanges(replica, logged, (table, keys) => readLocked(tx, replica, table, keys));
+  const { conflicts } = await writeChanges(tx, replica, now, changes);
   return { records: done.size + changes.length, more: logged.length < known.length || all.reduce((sum, { writes }) => sum + writes, 0) >= BATCH_RECORDS, conflicts };
 }
 

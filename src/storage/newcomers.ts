@@ -39,13 +39,13 @@ export async function takeNewcomers(tx: Transaction, table: ModelTable, incoming
   const records = newcomers.map(({ key, version }) => ({ model: table.name, hash: hashOf(key, [version]), bucket: bucketOf(key), old: null }));
   const columns = [texts(keys), texts(newcomers.map(({ version }) => encodeAsRow(table, version))), numbers(records.map(({ hash }) => hash)), numbers(records.map(({ bucket }) => bucket))];
   if (!(await showing)) return new Set();
-  await tx.query(
+  tx.post(
     `INSERT INTO replication.record (model, key, position, origin, versions, hash, bucket, changed_at)
      SELECT $1, key, nextval('replication.position'), $2, versions::json, hash, bucket, $3
        FROM unnest($4::text[], $5::text[], $6::bigint[], $7::smallint[]) AS x (key, versions, hash, bucket)`,
     [table.name, origin, clock, ...columns],
   );
-  await addToDigests(tx, records);
+  addToDigests(tx, records);
   return new Set(keys);
 }
 
@@ -68,7 +68,7 @@ export async function takeColumns(tx: Transaction, table: ModelTable, columns: W
   // Made while the database makes the rows.
   const prepared = prepare(table, { keys, writer, stamps: pick(columns.stamps) });
   if (!(await showing)) return all;
-  await storeWritten(tx, table, prepared, origin, clock);
+  storeWritten(tx, table, prepared, origin, clock);
   return known.size === 0 ? [] : all.filter((n) => known.has(columns.keys[n] as string));
 }
 
@@ -93,8 +93,8 @@ export async function foldNewcomers(tx: Transaction, replica: Pick<Replica, 'nam
   const left = new Set(rows.map(([key]) => key));
   const made = allowed === undefined ? [] : makings.filter(({ key }) => !left.has(key));
   if (made.length === 0) return new Set();
-  for (const written of byWriter(replica.name, made, Number(allowed?.[1]))) await storeWritten(tx, table, prepare(table, written), null, clock);
-  await tx.query('DELETE FROM replication.log WHERE ctid = ANY ($1::text[]::tid[])', [texts(made.map(({ place }) => place))]);
+  for (const written of byWriter(replica.name, made, Number(allowed?.[1]))) storeWritten(tx, table, prepare(table, written), null, clock);
+  tx.post('DELETE FROM replication.log WHERE ctid = ANY ($1::text[]::tid[])', [texts(made.map(({ place }) => place))]);
   return new Set(made.map(({ key }) => key));
 }
 

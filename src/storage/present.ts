@@ -11,7 +11,7 @@ import type { Database, Transaction } from './database.ts';
 import { BATCH_RECORDS, fold } from './feed.ts';
 import { AGAIN } from './rows.ts';
 import { originOf, readLocked, readRecords, settle, viewOf, type SettledRecord } from './records.ts';
-import { beginChange, type Replica } from './replica.ts';
+import { beginChange, type Now, type Replica } from './replica.ts';
 import { endReseed } from './reseed.ts';
 import { fitting, type RecordName } from './sizes.ts';
 import { deferredChanges } from './unique-conflicts.ts';
@@ -59,8 +59,8 @@ const DEFERRED_MICROS = 60_000_000;
 
 async function tellDeferred(replica: Replica, onConflicts: OnConflicts): Promise<void> {
   const { conflicts } = await replica.db.transaction(async (tx) => {
-    const { clock } = await beginChange(tx);
-    return writeChanges(tx, replica, clock, await deferredChanges(tx, replica, { age: DEFERRED_MICROS }, []));
+    const now = await beginChange(tx);
+    return writeChanges(tx, replica, now, await deferredChanges(tx, replica, now, { age: DEFERRED_MICROS }, []));
   });
   onConflicts(conflicts);
 }
@@ -101,7 +101,7 @@ export async function applyPolicy(replica: Replica, onConflicts: OnConflicts): P
   if (before === replica.policy) return null;
   await fold({ ...replica, policy: before }, onConflicts);
   return replica.db.transaction(async (tx) => {
-    const { clock } = await beginChange(tx);
+    const now = await beginChange(tx);
     const detected: ConflictChanges['detected'][number][] = [];
     const resolved: ConflictChanges['resolved'][number][] = [];
     for (const model of replica.tables.keys()) {
@@ -110,7 +110,7 @@ export async function applyPolicy(replica: Replica, onConflicts: OnConflicts): P
         const names = await fitting(tx, replica, rows.map(([, key]) => [model, key as string]));
         const last = names.at(-1);
         if (last === undefined) break;
-        const conflicts = await showAnew(tx, replica, clock, names);
+        const conflicts = await showAnew(tx, replica, now, names);
         detected.push(...conflicts.detected);
         resolved.push(...conflicts.resolved);
         [, after] = last;
@@ -157,10 +157,10 @@ async function present(
   after: (tx: Transaction, names: readonly RecordName[]) => Promise<void> = async () => {},
 ): Promise<readonly RecordName[]> {
   const { names, conflicts } = await replica.db.transaction(async (tx) => {
-    const { clock } = await beginChange(tx);
+    const now = await beginChange(tx);
     const found = (await find(tx)).map(([model, key]): RecordName => [model as string, key as string]);
     const some = await fitting(tx, replica, found);
-    const done = await showAnew(tx, replica, clock, some);
+    const done = await showAnew(tx, replica, now, some);
     await after(tx, some);
     return { names: some, conflicts: done };
   });
@@ -169,7 +169,7 @@ async function present(
 }
 
 /** Shows these records anew, whatever they show now. */
-export async function showAnew(tx: Transaction, replica: Replica, clock: number, names: readonly RecordName[]): Promise<ConflictChanges> {
+export async function showAnew(tx: Transaction, replica: Replica, now: Now, names: readonly RecordName[]): Promise<ConflictChanges> {
   const changes: Change[] = [];
   for (const table of replica.tables.values()) {
     const keys = names.filter(([model]) => model === table.name).map(([, key]) => key);
@@ -177,5 +177,5 @@ export async function showAnew(tx: Transaction, replica: Replica, clock: number,
       changes.push({ before, state: before.settled, origin: originOf(before), view: viewOf(replica, before, before.settled) });
     }
   }
-  return (await writeChanges(tx, replica, clock, changes)).conflicts;
+  return (await writeChanges(tx, replica, now, changes)).conflicts;
 }

@@ -116,16 +116,30 @@ export async function readIncarnation(replica: Replica): Promise<string> {
   return row?.[0] as string;
 }
 
+/** What a transaction that changes states knows from its beginning on: nobody else changes it meanwhile. */
+export interface Now {
+  /** The present incarnation. */
+  readonly incarnation: string;
+  /** The database's, in microseconds since 1970. */
+  readonly clock: number;
+  /** Whether anything is set aside (see reseed.ts). */
+  readonly aside: boolean;
+  /** Whether a record may claim a unique value that its row does not tell, and whether a collision may not be told yet. Whoever in this transaction adds the first of them notes it here. */
+  claimed: boolean;
+  deferred: boolean;
+}
+
 /**
  * Takes the state lock: one transaction at a time changes states, so that places in the feed become visible in the order they are given out. Writers of the models' tables do
  * not wait for it.
- *
- * @returns The present incarnation, the database's clock in microseconds, and whether anything is set aside (see reseed.ts).
  */
-export async function beginChange(tx: Transaction): Promise<{ readonly incarnation: string; readonly clock: number; readonly aside: boolean }> {
-  const [[row], [place]] = await Promise.all([tx.query('SELECT incarnation, clock, aside FROM replication.begin_change()'), tx.query('SELECT last_value FROM replication.position')]);
-  tx.sized(Number(place?.[0]));
-  return { incarnation: row?.[0] as string, clock: Number(row?.[1]), aside: row?.[2] === 't' };
+export async function beginChange(tx: Transaction): Promise<Now> {
+  const [[row], [found]] = await Promise.all([
+    tx.query('SELECT incarnation, clock, aside FROM replication.begin_change()'),
+    tx.query('SELECT last_value, EXISTS (SELECT FROM replication.claim), EXISTS (SELECT FROM replication.deferral) FROM replication.position'),
+  ]);
+  tx.sized(Number(found?.[0]));
+  return { incarnation: row?.[0] as string, clock: Number(row?.[1]), aside: row?.[2] === 't', claimed: found?.[1] === 't', deferred: found?.[2] === 't' };
 }
 
 /** Everyone this replica knows of, itself included. */

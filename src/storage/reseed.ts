@@ -68,14 +68,14 @@ export async function reseed(replica: Replica): Promise<number | null> {
 export async function endReseed(replica: Replica, onConflicts: (changes: ConflictChanges) => void): Promise<void> {
   for (let more = true; more; ) {
     const { conflicts, found } = await replica.db.transaction(async (tx) => {
-      const { clock } = await beginChange(tx);
+      const now = await beginChange(tx);
       const { roster, rows } = await refreshKnowledge(tx, replica);
       if (!roster.every((member) => rows.has(member))) return { found: 0, conflicts: null };
       const waiting = await tx.query('SELECT model, key FROM replication.record WHERE waiting = $1 AND model = ANY ($2) LIMIT $3', [UNCONFIRMED, [...replica.tables.keys()], BATCH_RECORDS]);
       const some = await fitting(tx, replica, waiting.map(([model, key]): RecordName => [model as string, key as string]));
       const records: SettledRecord[] = [];
       for (const table of replica.tables.values()) records.push(...(await readLocked(tx, replica, table, some.flatMap(([model, key]) => (model === table.name ? [key] : [])))));
-      const written = await writeChanges(tx, replica, clock, records.map((before) => ({ before, state: before.settled, origin: null, view: viewOf(replica, before, before.settled) })));
+      const written = await writeChanges(tx, replica, now, records.map((before) => ({ before, state: before.settled, origin: null, view: viewOf(replica, before, before.settled) })));
       if (some.length === 0) {
         await tx.query(`DELETE FROM replication.record WHERE versions::text = '[]' AND waiting IS NULL`);
         await tx.query('UPDATE replication.collection SET reseeding = false');
@@ -159,7 +159,7 @@ async function keepOwn(tx: Transaction, replica: Replica, parted: readonly Parte
   );
   const places = parted.flatMap(({ before }) => before.places);
   if (places.length > 0) await tx.query('DELETE FROM replication.log WHERE ctid = ANY($1::tid[])', [places]);
-  await addToDigests(tx, rows);
+  addToDigests(tx, rows);
   // What they were in conflict over is opened again as it comes back.
   await tx.query(
     `DELETE FROM replication.conflict c USING json_to_recordset($1) AS x (model text, key text) WHERE c.status = 'PENDING' AND c.model = x.model AND c.key = x.key`,

@@ -10,7 +10,7 @@ import { closeEntries, openEntries, updateEntries, type ClosedEntry, type Opened
 import { encodeHolder, NO_CHANGES, pendingUnique, type ConflictChanges, type ConflictEntry } from './conflicts.ts';
 import type { Transaction } from './database.ts';
 import { encodeState, originOf, readLocked, viewOf } from './records.ts';
-import type { Replica } from './replica.ts';
+import type { Now, Replica } from './replica.ts';
 import type { ModelTable } from './tables.ts';
 import type { Verdict } from './unique.ts';
 
@@ -19,7 +19,7 @@ import type { Verdict } from './unique.ts';
  *
  * @param more - The peer whose batch this is, where more of its batches follow: what they may settle is not told yet.
  */
-export async function logVerdicts(tx: Transaction, clock: number, verdicts: readonly Verdict[], more: string | null): Promise<ConflictChanges> {
+export async function logVerdicts(tx: Transaction, now: Now, verdicts: readonly Verdict[], more: string | null): Promise<ConflictChanges> {
   if (verdicts.length === 0) return NO_CHANGES;
   const keys = verdicts.map(({ change: { before } }) => ({ m: before.table.name, k: before.key }));
   const pending = new Map((await pendingUnique(tx, keys)).map((entry) => [idOf(entry.model, entry.key, entry.name), entry]));
@@ -32,9 +32,9 @@ export async function logVerdicts(tx: Transaction, clock: number, verdicts: read
     const entry = pending.get(idOf(table.name, key, unique.name));
     const own = shownVersion(change);
     if (holder !== null && own !== null) {
-      const now = { kind: 'UNIQUE' as const, fields: unique.fields, sides: encodeState([own], null), holder: encodeHolder(holder.key, holder.version) };
-      if (entry === undefined) opened.push({ model: table.name, key, name: unique.name, ...now });
-      else if (!isSame(entry, own, holder.key, holder.version)) updated.push({ id: entry.id, ...now });
+      const told = { kind: 'UNIQUE' as const, fields: unique.fields, sides: encodeState([own], null), holder: encodeHolder(holder.key, holder.version) };
+      if (entry === undefined) opened.push({ model: table.name, key, name: unique.name, ...told });
+      else if (!isSame(entry, own, holder.key, holder.version)) updated.push({ id: entry.id, ...told });
     } else if (entry !== undefined) {
       const sides = sidesOf(entry);
       const after = [...change.state, ...(states.get(idOf(table.name, entry.holder?.key ?? '')) ?? [])];
@@ -49,8 +49,8 @@ export async function logVerdicts(tx: Transaction, clock: number, verdicts: read
     }
   }
   await updateEntries(tx, updated);
-  const resolved = await closeEntries(tx, clock, closed);
-  const detected = await openEntries(tx, clock, await withoutDeferred(tx, clock, opened, more));
+  const resolved = await closeEntries(tx, now.clock, closed);
+  const detected = await openEntries(tx, now.clock, await withoutDeferred(tx, now, opened, more));
   return { detected, resolved };
 }
 
@@ -72,7 +72,8 @@ export async function closeDropped(tx: Transaction, replica: Replica, { name: mo
  * @param which - The peer, or how long ago the others were left, in microseconds.
  * @param changes - What is written anyway, which is not among them.
  */
-export async function deferredChanges(tx: Transaction, replica: Replica, which: { readonly sender: string } | { readonly age: number }, changes: readonly Change[]): Promise<Change[]> {
+export async function deferredChanges(tx: Transaction, replica: Replica, now: Pick<Now, 'deferred'>, which: { readonly sender: string } | { readonly age: number }, changes: readonly Change[]): Promise<Change[]> {
+  if (!now.deferred) return [];
   const rows =
     'sender' in which
       ? await tx.query('DELETE FROM replication.deferral WHERE sender = $1 RETURNING model, key', [which.sender])
@@ -88,17 +89,19 @@ export async function deferredChanges(tx: Transaction, replica: Replica, which: 
   return found;
 }
 
-async function withoutDeferred(tx: Transaction, clock: number, opened: readonly OpenedEntry[], more: string | null): Promise<readonly OpenedEntry[]> {
+async function withoutDeferred(tx: Transaction, now: Now, opened: readonly OpenedEntry[], more: string | null): Promise<readonly OpenedEntry[]> {
   if (opened.length === 0) return opened;
   const records = JSON.stringify(opened.map(({ model, key }) => ({ model, key })));
   if (more !== null) {
+    now.deferred = true;
     await tx.query(
       `INSERT INTO replication.deferral (model, key, sender, since)
        SELECT DISTINCT model, key, $2, $3::bigint FROM json_to_recordset($1) AS x (model text, key text) ON CONFLICT DO NOTHING`,
-      [records, more, clock],
+      [records, more, now.clock],
     );
     return [];
   }
+  if (!now.deferred) return opened;
   const rows = await tx.query('SELECT d.model, d.key FROM replication.deferral d JOIN json_to_recordset($1) AS x (model text, key text) USING (model, key)', [records]);
   const deferred = new Set(rows.map(([model, key]) => idOf(model as string, key as string)));
   return opened.filter(({ model, key }) => !deferred.has(idOf(model, key)));

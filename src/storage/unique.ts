@@ -11,7 +11,7 @@ import { claimsAlike, claimsOf, holderOf, uniqueValue, yieldValue, type Claim, t
 import type { Change } from './changes.ts';
 import { sqlState, type Transaction } from './database.ts';
 import { originOf, readLocked, viewOf } from './records.ts';
-import type { Replica } from './replica.ts';
+import type { Now, Replica } from './replica.ts';
 import { showFields, type ModelTable } from './tables.ts';
 
 /** What became of a record's value: `holder` has it; null where the record itself does, or shows none. */
@@ -30,11 +30,10 @@ export interface Arbitrated {
 }
 
 /** Those of the changes whose values are in question without a look at the tables. */
-export async function contested(tx: Transaction, changes: readonly Change[]): Promise<readonly Change[]> {
+export async function contested(tx: Transaction, now: Pick<Now, 'claimed'>, changes: readonly Change[]): Promise<readonly Change[]> {
   const able = changes.filter(({ before }) => before.table.unique.length > 0);
   if (able.length === 0) return [];
-  const [any] = await tx.query('SELECT FROM replication.claim LIMIT 1');
-  const hits = any ? await claimedElsewhere(tx, able) : new Set<Change>();
+  const hits = now.claimed ? await claimedElsewhere(tx, able) : new Set<Change>();
   return able.filter((change) => hits.has(change) || isHidden(change) || wasHidden(change));
 }
 
@@ -85,10 +84,10 @@ async function partiesOf(tx: Transaction, replica: Replica, table: ModelTable, c
 }
 
 /** Keeps the claims that rows do not tell where they are found, and those of the records that others give way to. */
-export async function storeClaims(tx: Transaction, changes: readonly Change[], verdicts: readonly Verdict[], waiting: ReadonlyMap<Change, unknown>): Promise<void> {
+export function storeClaims(tx: Transaction, now: Now, changes: readonly Change[], verdicts: readonly Verdict[], waiting: ReadonlyMap<Change, unknown>): void {
   const gone = [...changes.filter(wasHidden), ...verdicts.map(({ change }) => change)];
   if (gone.length > 0) {
-    await tx.query('DELETE FROM replication.claim c USING json_to_recordset($1) AS x (model text, key text) WHERE c.model = x.model AND c.key = x.key', [
+    tx.post('DELETE FROM replication.claim c USING json_to_recordset($1) AS x (model text, key text) WHERE c.model = x.model AND c.key = x.key', [
       JSON.stringify(gone.map(({ before }) => ({ model: before.table.name, key: before.key }))),
     ]);
   }
@@ -100,7 +99,8 @@ export async function storeClaims(tx: Transaction, changes: readonly Change[], v
     if (holder !== null && value !== null) claims.push({ model: change.before.table.name, name: unique.name, value: hashOf(value), key: holder.key });
   }
   if (claims.length === 0) return;
-  await tx.query(
+  now.claimed = true;
+  tx.post(
     `INSERT INTO replication.claim (model, name, value, key)
      SELECT model, name, value, key FROM json_to_recordset($1) AS x (model text, name text, value text, key text) ON CONFLICT DO NOTHING`,
     [JSON.stringify(claims)],

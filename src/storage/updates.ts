@@ -61,21 +61,21 @@ export async function foldUpdates(tx: Transaction, replica: Pick<Replica, 'name'
     for (const [, , , , , , , place] of lines) places.push(place as string);
   }
   if (updated.length === 0) return new Set();
-  await store(tx, table, updated, clock);
-  await tx.query('DELETE FROM replication.log WHERE ctid = ANY ($1::tid[])', [places]);
+  store(tx, table, updated, clock);
+  tx.post('DELETE FROM replication.log WHERE ctid = ANY ($1::tid[])', [places]);
   return new Set(updated.map(({ key }) => key));
 }
 
 /** Stores the records at the end of the feed, in their order. */
-async function store(tx: Transaction, { name }: ModelTable, records: readonly Updated[], clock: number): Promise<void> {
-  await tx.query(
+function store(tx: Transaction, { name }: ModelTable, records: readonly Updated[], clock: number): void {
+  tx.post(
     `INSERT INTO replication.record (model, key, position, versions, hash, bucket, changed_at)
      SELECT $1, key, nextval('replication.position'), versions::json, hash, bucket, $2
        FROM unnest($3::text[], $4::text[], $5::bigint[], $6::smallint[]) AS x (key, versions, hash, bucket)
      ON CONFLICT (model, key) DO UPDATE SET position = excluded.position, origin = NULL, versions = excluded.versions, hash = excluded.hash, changed_at = excluded.changed_at`,
     [name, clock, texts(records.map(({ key }) => key)), texts(records.map(({ versions }) => versions)), numbers(records.map(({ hash }) => hash)), numbers(records.map(({ bucket }) => bucket))],
   );
-  await addToDigests(tx, records);
+  addToDigests(tx, records);
 }
 
 /** The only version of a record, where its fields are just those of the row; only their names are told. */

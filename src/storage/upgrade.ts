@@ -10,7 +10,7 @@ import { writeUnseen } from '../replication/write.ts';
 import { writeChanges, type Change } from './changes.ts';
 import { literal, type Transaction } from './database.ts';
 import { readRecords, settle, type SettledRecord } from './records.ts';
-import type { Replica } from './replica.ts';
+import type { Now, Replica } from './replica.ts';
 import { materialise } from './rows.ts';
 import { showFields, type ModelTable } from './tables.ts';
 
@@ -19,12 +19,12 @@ const AT_ONCE = 1_000;
 /**
  * Brings rows and states together for fields that are new here.
  *
- * @param now - The state lock is held, under this incarnation and with this clock.
+ * @param now - The state lock is held.
  */
 export async function showCarried(
   tx: Transaction,
   replica: Replica,
-  now: { readonly incarnation: string; readonly clock: number },
+  now: Now,
   table: ModelTable,
   added: readonly string[],
 ): Promise<void> {
@@ -39,7 +39,7 @@ export async function showCarried(
     last = keys.at(-1) as string;
     await showHeld(tx, before, (await readRecords(tx, table, keys)).map((record) => settle(record, before)));
     const records = (await readRecords(tx, table, keys)).map((record) => settle(record, before));
-    await writeChanges(tx, before, now.clock, records.map((record) => toChange(before, now, record, added)));
+    await writeChanges(tx, before, now, records.map((record) => toChange(before, now, record, added)));
   }
 }
 

@@ -35,16 +35,14 @@ export function prepare(table: ModelTable, { keys, writer, stamps }: Written): P
 }
 
 /** Stores records that have none yet, at the end of the feed, in their order. @param clock - In microseconds. */
-export async function storeWritten(tx: Transaction, { name }: ModelTable, { buckets, hashes, parameters }: Prepared, origin: ReplicaId | null, clock: number): Promise<void> {
-  await Promise.all([
-    tx.query(
-      `INSERT INTO replication.record (model, key, position, origin, versions, hash, bucket, changed_at)
-       SELECT $1, key, nextval('replication.position'), $2, ($4 || stamp || $5 || stamp || $6)::json, hash, bucket, $3
-         FROM unnest($7::text[], $8::bigint[], $9::bigint[], $10::smallint[]) AS x (key, stamp, hash, bucket)`,
-      [name, origin, clock, ...parameters],
-    ),
-    addNewToDigests(tx, name, buckets, hashes),
-  ]);
+export function storeWritten(tx: Transaction, { name }: ModelTable, { buckets, hashes, parameters }: Prepared, origin: ReplicaId | null, clock: number): void {
+  tx.post(
+    `INSERT INTO replication.record (model, key, position, origin, versions, hash, bucket, changed_at)
+     SELECT $1, key, nextval('replication.position'), $2, ($4 || stamp || $5 || stamp || $6)::json, hash, bucket, $3
+       FROM unnest($7::text[], $8::bigint[], $9::bigint[], $10::smallint[]) AS x (key, stamp, hash, bucket)`,
+    [name, origin, clock, ...parameters],
+  );
+  addNewToDigests(tx, name, buckets, hashes);
 }
 
 /** A captured write that made a record, and where it lies in the log. */

@@ -24,7 +24,7 @@ export const PLANTS: Readonly<Record<string, Plant>> = {
       [
         '    const report = createReport();',
         `    if (checkpoint) {
-      await storeTaken(replica.db, sender.name, { ...checkpoint.end, taker: incarnation });
+      await replica.db.transaction(async (other) => storeTaken(other, sender.name, { ...checkpoint.end, taker: incarnation }));
       await tx.query('SELECT pg_sleep(2)');
     }
     const report = createReport();`,
@@ -53,12 +53,12 @@ export const PLANTS: Readonly<Record<string, Plant>> = {
   'log-in-another-transaction': {
     about: 'the conflict log is written in a transaction of its own, three seconds after the states',
     file: 'src/storage/changes.ts',
-    changes: [['  const conflicts = await logConflicts(tx, replica, clock, changes, encoded);', '  const conflicts = NO_CHANGES;\n  setTimeout(() => void replica.db.transaction((other) => logConflicts(other, replica, clock, changes, encoded)).catch(() => {}), 3_000);']],
+    changes: [['  const conflicts = await logConflicts(tx, replica, now.clock, changes, encoded);', '  const conflicts = NO_CHANGES;\n  setTimeout(() => void replica.db.transaction((other) => logConflicts(other, replica, now.clock, changes, encoded)).catch(() => {}), 3_000);']],
   },
   'fold-without-locks': {
     about: 'a fold marks values in rows that local writers may still change',
     file: 'src/storage/feed.ts',
-    changes: [['  if ((await contested(tx, changes)).length > 0) changes', '  if (((await contested(tx, changes)).length as number) < 0) changes']],
+    changes: [['  if ((await contested(tx, now, changes)).length > 0) changes', '  if (((await contested(tx, now, changes)).length as number) < 0) changes']],
   },
   'last-claim-holds': {
     about: 'of two records that claim an address the one that claimed it last has it',

@@ -60,6 +60,34 @@ describe('statements of a transaction', () => {
     expect(await db.query('SELECT n FROM counted ORDER BY n')).toEqual([['1'], ['2']]);
   });
 
+  it('whose answers nobody waits for are committed with the others, and answered then', async () => {
+    const answer = await db.transaction(async (tx) => {
+      tx.post('INSERT INTO counted VALUES (5)');
+      return { rows: tx.post('SELECT max(n) FROM counted') };
+    });
+    expect(await answer.rows).toEqual([['5']]);
+    expect(await db.query('SELECT n FROM counted ORDER BY n')).toEqual([['1'], ['2'], ['5']]);
+  });
+
+  it.each(['is the last', 'has others behind it, which fail for it'])('of which one fails that nobody waits for are taken back, and that one is told: it %s', async (which) => {
+    const failed = db.transaction(async (tx) => {
+      await tx.query('INSERT INTO counted VALUES (6)');
+      tx.post('SELECT 1 / 0');
+      if (which !== 'is the last') await tx.query('INSERT INTO counted VALUES (7)');
+    });
+    await expect(failed).rejects.toThrow('division by zero');
+    expect(await db.query('SELECT n FROM counted WHERE n > 5')).toEqual([]);
+  });
+
+  it('are run again where one fails in passing that nobody waits for', async () => {
+    let attempts = 0;
+    await db.transaction(async (tx) => {
+      attempts++;
+      tx.post(`DO $$ BEGIN IF ${attempts} = 1 THEN RAISE EXCEPTION USING ERRCODE = 'deadlock_detected'; END IF; END $$`);
+    });
+    expect(attempts).toBe(2);
+  });
+
   it('are prepared, and prepared anew where a column has got another type', async () => {
     await db.query('CREATE TABLE changing (value integer)');
     await db.query('INSERT INTO changing VALUES (7)');

@@ -259,6 +259,21 @@ describe('a batch with more behind it', () => {
   });
 });
 
+it('a claim that the first portion of a batch hides is seen by the next', async () => {
+  await open('abc');
+  for (const [key, email] of [['r', 'p'], ['s', 'q']] as const) await sql('a', `INSERT INTO accounts (id, email, name) VALUES ('${key}', '${email}', repeat('n', 5 * 1024 * 1024))`);
+  await replicas.rest();
+  // What comes is small, what is there is read in two portions.
+  await sql('a', 'UPDATE accounts SET name = NULL');
+  await replicas.sync('a', 'c');
+  await set('a', 'r', `email = 'x'`);
+  await set('c', 's', `email = 'x'`);
+  await replicas.sync('c', 'a');
+  await set('b', 'r', `email = 'o'`);
+  await replicas.sync('a', 'b');
+  expect(await emails('b')).toEqual({ r: 'o', s: 'x#s' });
+});
+
 describe('settled', () => {
   const collide = async (): Promise<void> => {
     await open('ab');

@@ -7,7 +7,23 @@ export function intercept(db: Database, around: (text: string, next: () => Promi
   const between = (ask: Transaction['query']): Transaction['query'] => async (text, values) => (await around(text, () => ask(text, values))) as Row[];
   Object.assign(db, {
     query: between(query),
-    transaction: <T>(work: (tx: Transaction) => Promise<T>) => transaction((tx) => work({ ...tx, query: inOrder(between(tx.query)) })),
+    transaction: <T>(work: (tx: Transaction) => Promise<T>) =>
+      transaction(async (tx) => {
+        const ask = inOrder(between(tx.query));
+        const posted: Promise<unknown>[] = [];
+        const post: Transaction['post'] = (text, values) => {
+          const answer = ask(text, values);
+          answer.catch(() => {});
+          posted.push(answer);
+          return answer;
+        };
+        try {
+          return await work({ ...tx, query: ask, post });
+        } finally {
+          // COMMIT does not overtake them, and what all behind it fails for is told.
+          await Promise.all(posted);
+        }
+      }),
   });
 }
 
