@@ -199,8 +199,10 @@ function besideRow(table: ModelTable, fields: Fields): Pick<StoredVersion, 'g' |
 
 /** @param row - The values of a version that is stored without them, and the table that it is of. */
 export function decodeVersion({ v, s, f, g = 1, x, r, c }: StoredVersion, row: Fields | null, table?: ModelTable): Version {
-  if (f !== undefined && !r && !c) return { vector: v, stamps: s, fields: f };
-  return { vector: v, stamps: s, fields: f === undefined ? row && ofRow(row, g, x, table) : f, ...(r && { resolution: r }), ...(c && { collected: c }) };
+  const fields = f === undefined ? row && ofRow(row, g, x, table) : f;
+  // In the order in which the core makes versions: V8 takes objects whose properties were given in another order for another kind, and compiles what works on both anew.
+  if (!r && !c) return { vector: v, fields, stamps: s };
+  return { vector: v, fields, stamps: s, ...(r && { resolution: r }), ...(c && { collected: c }) };
 }
 
 function ofRow(row: Fields, generation: number, beside: Fields | undefined, table: ModelTable | undefined): Fields {
