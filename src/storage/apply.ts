@@ -14,11 +14,11 @@ import { bothChanges, NO_CHANGES, type ConflictChanges } from './conflicts.ts';
 import { sqlState, type Transaction } from './database.ts';
 import { readGeneration } from './knowledge.ts';
 import { takeColumns, takeNewcomers } from './newcomers.ts';
-import { originOf, readLocked, viewOf } from './records.ts';
+import { lockedPortions, originOf, viewOf } from './records.ts';
 import { beginChange, passKeys, type Replica } from './replica.ts';
 import { confirm, readUnconfirmed, type Confirmed } from './reseed.ts';
 import { readRootChanges } from './roots.ts';
-import { bytesOf, portions, type RecordName } from './sizes.ts';
+import { bytesOf, type RecordName } from './sizes.ts';
 import type { ModelTable } from './tables.ts';
 import { deferredChanges } from './unique-conflicts.ts';
 
@@ -103,7 +103,6 @@ export async function applyRecords(
         for (const key of taken) states.delete(key);
       }
     }
-    const names = [...incoming].flatMap(([{ name }, states]) => [...states.keys()].map((key): RecordName => [name, key]));
     let conflicts = NO_CHANGES;
     let parts = 0;
     const write = async (changes: readonly Change[], last: boolean): Promise<void> => {
@@ -113,29 +112,28 @@ export async function applyRecords(
       const written = await writeChanges(tx, replica, now, [...changes, ...deferred], !last || checkpoint?.more ? sender.name : null);
       conflicts = bothChanges(conflicts, written.conflicts);
     };
-    for await (const { names: some, last } of portions(tx, replica, names)) {
+    for await (const { records: some, last } of lockedPortions(tx, replica, [...incoming].map(([table, states]) => [table, [...states.keys()]] as const))) {
       parts++;
-      const unconfirmed = aside ? await readUnconfirmed(tx, some) : new Map<string, State>();
+      const unconfirmed = aside ? await readUnconfirmed(tx, some.map(({ table, key }): RecordName => [table.name, key])) : new Map<string, State>();
       const confirmed: Confirmed[] = [];
       const changes: Change[] = [];
-      for (const [table, states] of incoming) {
-        for (const before of await readLocked(tx, replica, table, some.flatMap(([model, key]) => (model === table.name ? [key] : [])))) {
-          const sent = states.get(before.key) ?? [];
-          const set = unconfirmed.get(`${table.name} ${before.key}`);
-          const received = receive(
-            { state: before.settled, origin: originOf(before) },
-            sent,
-            peerId,
-            () => replica.report(`${table.name} ${before.key}: peer "${sender.name}" sent a version that is stored here with other values; both are kept`),
-            set,
-          );
-          if (received.differs) report.add(table.name, before.key, received.state);
-          if (received.changed) applied++;
-          const { state, origin } = received;
-          if (set !== undefined) confirmed.push({ model: table.name, key: before.key, left: unconfirmedBy(set, sent, state) });
-          if (received.changed || before.writes.length > 0 || origin !== before.origin) {
-            changes.push({ before, state, origin, view: viewOf(replica, before, state) });
-          }
+      for (const before of some) {
+        const { table, key } = before;
+        const sent = incoming.get(table)?.get(key) ?? [];
+        const set = aside ? unconfirmed.get(`${table.name} ${key}`) : undefined;
+        const received = receive(
+          { state: before.settled, origin: originOf(before) },
+          sent,
+          peerId,
+          () => replica.report(`${table.name} ${key}: peer "${sender.name}" sent a version that is stored here with other values; both are kept`),
+          set,
+        );
+        if (received.differs) report.add(table.name, key, received.state);
+        if (received.changed) applied++;
+        const { state, origin } = received;
+        if (set !== undefined) confirmed.push({ model: table.name, key, left: unconfirmedBy(set, sent, state) });
+        if (received.changed || before.writes.length > 0 || origin !== before.origin) {
+          changes.push({ before, state, origin, view: viewOf(replica, before, state) });
         }
       }
       await write(changes, last);

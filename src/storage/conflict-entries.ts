@@ -56,7 +56,7 @@ export async function openEntries(tx: Transaction, clock: number, entries: reado
             CASE WHEN strategy IS NOT NULL THEN nextval('replication.resolution') END, coalesce(name, ''), holder::json
        FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::text[])
             AS x (model, key, kind, fields, sides, strategy, "by", "values", name, holder)
-     RETURNING id, model, key, kind`,
+     RETURNING id`,
     [
       clock,
       texts(entries.map(({ model }) => model)),
@@ -67,7 +67,7 @@ export async function openEntries(tx: Transaction, clock: number, entries: reado
       texts(entries.map(({ holder }) => holder ?? null)),
     ],
   );
-  return rows.map(([id, model, key, kind]) => ({ id: id as string, model: model as string, key: key as string, kind: kind as ConflictKind }));
+  return entries.map(({ model, key, kind }, n) => ({ id: rows[n]?.[0] as string, model, key, kind }));
 }
 
 /** Brings pending entries up to date. */

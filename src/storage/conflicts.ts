@@ -60,7 +60,8 @@ const COLUMNS = `id, model, key, kind, status, to_json(fields), sides, detected_
 export async function logConflicts(tx: Transaction, replica: Replica, clock: number, changes: readonly Change[], encoded: ReadonlyMap<State, string>): Promise<ConflictChanges> {
   const candidates = changes.filter(({ before, state }) => before.state.length > 1 || state.length > 1);
   if (candidates.length === 0) return NO_CHANGES;
-  const pending = await readPending(tx, candidates);
+  // One that is pending is over the state that is stored.
+  const pending = await readPending(tx, candidates.filter(({ before }) => before.state.length > 1));
   const opened: OpenedEntry[] = [];
   const updated: UpdatedEntry[] = [];
   const closed: ClosedEntry[] = [];
@@ -73,12 +74,12 @@ export async function logConflicts(tx: Transaction, replica: Replica, clock: num
     const known = standing(before.state);
     const same = sameState(known, versions);
     if (conflict && id !== undefined && replica.policy === 'manual' && same) continue;
-    const values = view.fields && JSON.stringify(view.fields);
+    const values = (): string | null => view.fields && JSON.stringify(view.fields);
     if (conflict) {
       const now = { kind: kindOf(state), fields: differingFields(state) };
       const sides = (): string => encoded.get(versions) ?? encodeState(versions, null);
       // An automatic policy has settled it in the view: logged for what it passed over.
-      const ending = replica.policy === 'manual' ? undefined : { strategy: replica.policy, by: replica.name, values };
+      const ending = replica.policy === 'manual' ? undefined : { strategy: replica.policy, by: replica.name, values: values() };
       if (id === undefined) {
         const entry = { model: table.name, key, ...now, sides: encoded.has(versions) ? null : sides() };
         if (ending === undefined) opened.push(entry);
@@ -88,7 +89,7 @@ export async function logConflicts(tx: Transaction, replica: Replica, clock: num
     } else if (id !== undefined) {
       // A side may have been written to since, and the write is to be found in the log once it is decided over.
       const last = isConflict(before.settled) ? before.settled : known;
-      closed.push({ id, kind: kindOf(last), fields: differingFields(last), sides: last === before.state ? null : encodeState(last, null), values, ...outcome(last, state) });
+      closed.push({ id, kind: kindOf(last), fields: differingFields(last), sides: last === before.state ? null : encodeState(last, null), values: values(), ...outcome(last, state) });
     }
   }
   await updateEntries(tx, updated);
@@ -189,6 +190,7 @@ export async function pendingAmong(tx: Transaction, ids: readonly string[]): Pro
 
 /** By record, the ids of the pending entries of these records, but for those over unique values. */
 async function readPending(tx: Transaction, changes: readonly Change[]): Promise<ReadonlyMap<string, string>> {
+  if (changes.length === 0) return new Map();
   const rows = await tx.query(
     `SELECT x.model, x.key, c.id FROM unnest($1::text[], $2::text[]) AS x (model, key)
       CROSS JOIN LATERAL (SELECT id FROM replication.conflict c WHERE c.model = x.model AND c.key = x.key AND c.status = 'PENDING' AND c.name = '' OFFSET 0) c`,

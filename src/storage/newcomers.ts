@@ -30,8 +30,8 @@ export async function takeNewcomers(tx: Transaction, table: ModelTable, incoming
   if (incoming.size < WORTH || !standsAlone(table)) return new Set();
   const plain = [...incoming].flatMap(([key, state]) => (isPlain(table, state) ? [{ key, version: state[0] as Living }] : []));
   if (plain.length < WORTH) return new Set();
-  const known = await knownKeys(tx, table, plain.map(({ key }) => key));
-  const newcomers = known === null ? [] : known.size === 0 ? plain : plain.filter(({ key }) => !known.has(key));
+  const unknown = await keysOf(tx, table, plain.map(({ key }) => key), 'unknown');
+  const newcomers = unknown === null ? [] : plain.filter(({ key }) => unknown.has(key));
   if (newcomers.length < WORTH) return new Set();
   const keys = newcomers.map(({ key }) => key);
   const showing = showNew(tx, table, keys, table.columns.map(({ field: { name } }) => newcomers.map(({ version }) => version.fields[name] ?? null)));
@@ -59,7 +59,7 @@ export async function takeColumns(tx: Transaction, table: ModelTable, columns: W
   const all = [...columns.keys.keys()];
   const order = table.columns.map(({ field }) => fields.indexOf(field.name));
   if (all.length < WORTH || !standsAlone(table) || fields.length !== order.length || order.includes(-1)) return all;
-  const known = await knownKeys(tx, table, columns.keys);
+  const known = await keysOf(tx, table, columns.keys, 'known');
   if (known === null || all.length - known.size < WORTH) return all;
   const places = known.size === 0 ? all : all.filter((n) => !known.has(columns.keys[n] as string));
   const pick = <T>(column: readonly T[]): readonly T[] => (known.size === 0 ? column : places.map((n) => column[n] as T));
@@ -119,11 +119,11 @@ function isPlain({ columns }: ModelTable, state: State): boolean {
   return count === columns.length && columns.every(({ field }) => Object.hasOwn(fields, field.name));
 }
 
-/** Of these keys those that have a record here; null where another record may claim a unique value unseen. */
-async function knownKeys(tx: Transaction, table: ModelTable, keys: readonly string[]): Promise<ReadonlySet<string> | null> {
+/** Of these keys those that have a record here, or those that have none, whichever is expected to be few; null where another record may claim a unique value unseen. */
+async function keysOf(tx: Transaction, table: ModelTable, keys: readonly string[], which: 'known' | 'unknown'): Promise<ReadonlySet<string> | null> {
   const rows = await tx.query(
     `SELECT NULL WHERE NOT ${UNCLAIMED} UNION ALL
-     SELECT k.key FROM unnest($2::text[]) AS k (key) WHERE EXISTS (SELECT FROM replication.record r WHERE r.model = $1 AND r.key = k.key OFFSET 0)`,
+     SELECT k.key FROM unnest($2::text[]) AS k (key) WHERE ${which === 'known' ? '' : 'NOT '}EXISTS (SELECT FROM replication.record r WHERE r.model = $1 AND r.key = k.key OFFSET 0)`,
     [table.name, texts(keys)],
   );
   return rows[0]?.[0] === null ? null : new Set(rows.map(([key]) => key as string));

@@ -6,9 +6,11 @@ import { show, type View } from '../replication/policy.ts';
 import { unmasked, type Masked } from '../replication/unique.ts';
 import type { Fields, Vector, Version } from '../replication/version.ts';
 import { writeBeside, writeLocally, type LocalWrite } from '../replication/write.ts';
-import { RetryTransaction, type Transaction } from './database.ts';
+import { texts } from './arrays.ts';
+import { RetryTransaction, type Row, type Transaction } from './database.ts';
 import type { Replica } from './replica.ts';
-import { matchesKey, refreshTable, showFields, type ModelTable } from './tables.ts';
+import { BATCH_BYTES, FRAME_BYTES, longValues, versionBytes } from './sizes.ts';
+import { matchesKey, refreshTable, showFields, type Column, type ModelTable } from './tables.ts';
 
 /** A version as `replication.record` and `replication.conflict` hold it. */
 export interface StoredVersion {
@@ -76,31 +78,54 @@ export async function lockRows(tx: Transaction, table: ModelTable, keys: readonl
  * `OFFSET 0` keeps each look-up a look-up by key: with the statistics of a table that has just grown, the planner would rather join with the whole of it.
  */
 export async function readRecords(tx: Transaction, table: ModelTable, keys: readonly string[]): Promise<StoredRecord[]> {
-  if (keys.length === 0) return [];
-  const { column } = table.keyColumn;
+  return (await readWithin(tx, table, keys, null)).records;
+}
+
+/** Bytes that records may take, about; the first is read whatever it takes where `least` says so. */
+interface Room {
+  readonly bytes: number;
+  readonly least: boolean;
+}
+
+/** Reads the first of these records that fit, in the order of the keys; `bytes` is what they take. */
+async function readWithin(tx: Transaction, table: ModelTable, keys: readonly string[], room: Room | null): Promise<{ readonly records: StoredRecord[]; readonly bytes: number }> {
+  if (keys.length === 0) return { records: [], bytes: 0 };
+  const { columns, name } = table;
+  // What a record takes says where the room ends, before any of its values is unpacked.
+  const total = `sum(${FRAME_BYTES}::float8 + coalesce(t.bytes, 0) + coalesce(r.bytes, 0)) OVER (ORDER BY k.n ROWS UNBOUNDED PRECEDING)`;
   const rows = await tx.query(
     `WITH here AS MATERIALIZED (
        SELECT replication.incarnation() AS incarnation, (SELECT forgotten FROM replication.collection) AS forgotten,
               (SELECT generation FROM replication.generation WHERE model = $2) AS generation
+     ), found AS (
+       SELECT k.n, k.key, r.position, r.origin, r.versions, r.shown, r.waiting, r.held, r.hash, r.masked, t.present${columns.map((_, i) => `, t.c${i}`).join('')}, ${room === null ? '0' : total} AS total
+         FROM unnest($1::text[]) WITH ORDINALITY AS k (key, n)
+         LEFT JOIN LATERAL (SELECT *, ${versionBytes('versions')} AS bytes FROM replication.record WHERE model = $2 AND key = k.key OFFSET 0) r ON true
+         LEFT JOIN LATERAL (
+           SELECT true AS present, ${longValues(table)} AS bytes${columns.map(({ column }, i) => `, t.${column} AS c${i}`).join('')}
+             FROM ${table.table} t WHERE ${matchesKey('t', table.keyColumn, 'k.key')} OFFSET 0
+         ) t ON true
      )
-     SELECT here.generation, here.incarnation, here.forgotten, k.key, r.position, r.origin, r.versions, r.shown, r.waiting, r.held, r.hash, l.writes, r.masked, t.${column} IS NOT NULL
-            ${table.columns.map((c) => `, t.${c.column}::text`).join('')}
-       FROM here CROSS JOIN unnest($1::text[]) WITH ORDINALITY AS k (key, n)
-       LEFT JOIN LATERAL (SELECT * FROM replication.record WHERE model = $2 AND key = k.key OFFSET 0) r ON true
-       LEFT JOIN LATERAL (SELECT * FROM ${table.table} t WHERE ${matchesKey('t', table.keyColumn, 'k.key')} OFFSET 0) t ON true
+     SELECT CASE WHEN f.n = 1 THEN here.generation END, CASE WHEN f.n = 1 THEN here.incarnation END, CASE WHEN f.n = 1 THEN here.forgotten END, f.total,
+            f.key, f.position, f.origin, f.versions, f.shown, f.waiting, f.held, f.hash, l.writes, f.masked, f.present${columns.map((_, i) => `, f.c${i}::text`).join('')}
+       FROM here CROSS JOIN found f
        LEFT JOIN LATERAL (
          SELECT json_agg(json_build_array(l.ctid::text, l.op, l.clock, l.fields, l.incarnation) ORDER BY l.seq) AS writes
-           FROM replication.log l WHERE l.model = $2 AND l.key = k.key
+           FROM replication.log l WHERE l.model = $2 AND l.key = f.key
        ) l ON true
-      ORDER BY k.n`,
-    [keys, table.name],
+      WHERE ${room === null ? 'true' : 'f.total <= $3 OR ($4 AND f.n = 1)'} ORDER BY f.n`,
+    [texts(keys), name, ...(room === null ? [] : [room.bytes, room.least])],
   );
-  if (Number(rows[0]?.[0]) !== table.generation) {
+  const [first] = rows;
+  if (first === undefined) return { records: [], bytes: 0 };
+  if (Number(first[0]) !== table.generation) {
     // Another process has upgraded the database, and what it has stored may lie in columns that were not asked for.
     await refreshTable(tx, table);
-    return readRecords(tx, table, keys);
+    return readWithin(tx, table, keys, room);
   }
-  return rows.map((row) => toRecord(table, row));
+  const incarnation = first[1] as string;
+  const forgotten = Number(first[2]);
+  return { records: rows.map((row) => toRecord(table, incarnation, forgotten, row)), bytes: Number(rows.at(-1)?.[3]) };
 }
 
 /** Folds a record's captured writes into its state. Pure. */
@@ -131,6 +156,31 @@ export async function readLocked(tx: Transaction, replica: Replica, table: Model
   if (keys.length === 0) return [];
   const [, records] = await Promise.all([lockRows(tx, table, keys), readRecords(tx, table, keys)]);
   return records.map((record) => settle(record, replica));
+}
+
+/**
+ * Locks all of these records, and reads and folds them in portions of `BATCH_BYTES`, one after the other, and whether it is the last. What a portion was read for is to be done with before the next is
+ * asked for.
+ *
+ * @param wanted - Keys, by table.
+ */
+export async function* lockedPortions(tx: Transaction, replica: Replica, wanted: Iterable<readonly [ModelTable, readonly string[]]>): AsyncGenerator<{ readonly records: readonly SettledRecord[]; readonly last: boolean }> {
+  let portion: SettledRecord[] = [];
+  let left = BATCH_BYTES;
+  for (const [table, keys] of wanted) {
+    const locking = keys.length > 0 ? lockRows(tx, table, keys) : null;
+    for (let rest = keys; rest.length > 0; ) {
+      const [{ records, bytes }] = await Promise.all([readWithin(tx, table, rest, { bytes: left, least: portion.length === 0 }), locking]);
+      for (const record of records) portion.push(settle(record, replica));
+      rest = rest.slice(records.length);
+      left -= bytes;
+      if (rest.length === 0) break;
+      yield { records: portion, last: false };
+      portion = [];
+      left = BATCH_BYTES;
+    }
+  }
+  if (portion.length > 0) yield { records: portion, last: true };
 }
 
 /**
@@ -219,24 +269,29 @@ export function decodeState(versions: string, row: Fields | null, table?: ModelT
   return stored.map((version) => decodeVersion(version, row, table));
 }
 
-function toRecord(table: ModelTable, columns: readonly (string | null)[]): StoredRecord {
-  const [, incarnation, forgotten, key, position, origin, versions, shown, waiting, held, hash, writes, masked, present, ...values] = columns;
-  const row = present === 't' ? toFields(table, values) : null;
-  const log = writes ? (JSON.parse(writes) as [string, keyof typeof KINDS, number, string[] | null, string][]) : [];
+/** By index, since taking so long a row apart at once is much to compile. */
+function toRecord(table: ModelTable, incarnation: string, forgotten: number, row: Row): StoredRecord {
+  const values = row[14] === 't' ? toFields(table, row, 15) : null;
+  const versions = row[7];
+  const shown = row[8];
+  const held = row[10];
+  const writes = row[12];
+  const masked = row[13];
+  const log = writes ? (JSON.parse(writes) as readonly Line[]) : NO_LINES;
   return {
     table,
-    incarnation: incarnation as string,
-    forgotten: Number(forgotten),
-    key: key as string,
-    position: Number(position ?? 0),
-    origin: origin ?? null,
-    state: versions ? decodeState(versions, row, table) : [],
+    incarnation,
+    forgotten,
+    key: row[4] as string,
+    position: Number(row[5] ?? 0),
+    origin: row[6] ?? null,
+    state: versions ? decodeState(versions, values, table) : [],
     shown: shown ? (JSON.parse(shown) as Vector | null) : null,
-    waiting: waiting ?? null,
-    held: held ? decodeVersion(JSON.parse(held) as StoredVersion, row, table) : null,
+    waiting: row[9] ?? null,
+    held: held ? decodeVersion(JSON.parse(held) as StoredVersion, values, table) : null,
     masked: masked ? (JSON.parse(masked) as Masked) : null,
-    hash: hash ?? null,
-    row,
+    hash: row[11] ?? null,
+    row: values,
     writes: log.map(([, op, clock, fields, writer]) => ({
       kind: KINDS[op],
       replica: writer,
@@ -247,10 +302,14 @@ function toRecord(table: ModelTable, columns: readonly (string | null)[]): Store
   };
 }
 
-function toFields(table: ModelTable, values: readonly (string | null)[]): Fields {
+/** A line of the log, as `readWithin` asks for it. */
+type Line = readonly [place: string, op: keyof typeof KINDS, clock: number, fields: string[] | null, writer: string];
+
+const NO_LINES: readonly Line[] = [];
+
+/** @param from - Where the values begin. */
+function toFields({ columns }: ModelTable, row: Row, from: number): Fields {
   const fields: Record<string, string | null> = {};
-  table.columns.forEach(({ field }, i) => {
-    fields[field.name] = values[i] ?? null;
-  });
+  for (let i = 0; i < columns.length; i++) fields[(columns[i] as Column).field.name] = row[from + i] ?? null;
   return fields;
 }
