@@ -12,7 +12,7 @@ import { applyRecords } from '../storage/apply.ts';
 import { readPeer } from '../storage/checkpoints.ts';
 import { BUCKETS, readDigests, type BucketDigest } from '../storage/digest.ts';
 import { readIncarnation, readRoster, type Replica } from '../storage/replica.ts';
-import { readGeneration } from '../storage/knowledge.ts';
+import { readStanding } from '../storage/knowledge.ts';
 import { allBuckets, deepDigests, fieldsOf, lookInto, readerOf, readStates, touch, type Bucket, type DeepDigest, type RecordLook } from '../storage/states.ts';
 import type { RecordName } from '../storage/sizes.ts';
 import { toVersionVector } from './conflicts.ts';
@@ -192,7 +192,8 @@ export function createComparison({ replica, keeper, notices, clientOf, syncTo }:
     const names = suspects.filter(({ difference }) => difference === 'DIFFERING').map(({ model, key }): RecordName => [model, key]);
     for (let i = 0; i === 0 || i < names.length; ) {
       const some = names.slice(i, i + TOUCHED_AT_ONCE);
-      const asked = { incarnation: await readIncarnation(replica), generation: await readGeneration(replica.db) };
+      const { incarnation: here, generation } = await readStanding(replica.db);
+      const asked = { incarnation: here, generation };
       const { incarnation, count, records } = await resend(client, some, buckets, true);
       const done = some.slice(0, count);
       const { conflicts } = await applyRecords(replica, { name: client.name, incarnation }, records, null, asked);

@@ -9,8 +9,7 @@ import { applyRecords } from '../storage/apply.ts';
 import { readPeer, storeAcknowledged, storeSynced } from '../storage/checkpoints.ts';
 import type { ConflictRef } from '../storage/conflicts.ts';
 import { readFeed, type Batch } from '../storage/feed.ts';
-import { readGeneration } from '../storage/knowledge.ts';
-import { readEras, readIncarnation, schemaOf, type Replica } from '../storage/replica.ts';
+import { readEras, schemaOf, type Replica } from '../storage/replica.ts';
 import type { Introductions } from './introductions.ts';
 import type { Keeper } from './keeper.ts';
 import type { Notices } from './notices.ts';
@@ -102,12 +101,14 @@ export function createLink({ replica, client, introductions, keeper, notices, on
         session = null;
         const current = resumed ?? (await shakeHands(answering));
         try {
-          for await (const part of sendFeed(current, resumed !== null || warm)) total = add(total, part);
-          const spoken = resumed === null || total.sent > 0;
-          if (!spoken && !warm) continue;
+          let batches = 0;
+          for await (const part of sendFeed(current, resumed !== null || warm)) {
+            total = add(total, part);
+            batches++;
+          }
+          if (batches === 0 && resumed !== null && !warm) continue;
           news ||= resumed !== null && !warm;
-          // Where nobody was spoken to there is nothing to note.
-          if (spoken) await storeSynced(replica.db, client.name);
+          if (batches === 0 && resumed === null) await storeSynced(replica.db, client.name);
           session = current;
           return total;
         } catch (error) {
@@ -150,10 +151,10 @@ export function createLink({ replica, client, introductions, keeper, notices, on
     const peerId = `${peer.name}.${peer.incarnation}`;
     const byColumn = peer.columns === true;
     let reading = readFeed(replica, current.read, peerId, byColumn);
-    const [present, forgotten] = await Promise.all([readIncarnation(replica), readGeneration(replica.db), reading]);
-    if (present !== incarnation) throw new PeerRejectedError('CHECKPOINT_MISMATCH', 'the database of this replica was restarted. It begins with a handshake again');
+    const { standing } = await reading;
+    if (standing.incarnation !== incarnation) throw new PeerRejectedError('CHECKPOINT_MISMATCH', 'the database of this replica was restarted. It begins with a handshake again');
     // Else nothing would be taken of what the peer answers.
-    if (forgotten !== generation) throw new PeerRejectedError('CHECKPOINT_MISMATCH', 'this replica has forgotten deletions since. It begins with a handshake again');
+    if (standing.generation !== generation) throw new PeerRejectedError('CHECKPOINT_MISMATCH', 'this replica has forgotten deletions since. It begins with a handshake again');
     // The peer waits with what collides until it is told that nothing follows.
     let promised = false;
     // What the peer answered to the last batch is taken over while it has the next.
@@ -179,7 +180,7 @@ export function createLink({ replica, client, introductions, keeper, notices, on
         current.start = end;
         current.read = batch.end;
         if (taking !== null) yield await taking;
-        taking = takeAnswer(current, batch.count, answer, end);
+        taking = takeAnswer(current, batch, answer, end);
         if (!batch.more) {
           yield await taking;
           return;
@@ -195,7 +196,7 @@ export function createLink({ replica, client, introductions, keeper, notices, on
     const { name, id } = replica;
     const { records, columns, more } = batch;
     // The peer has to know what its records go back to.
-    if (peer.collection && batch.rootChanges !== rootChanges) {
+    if (peer.collection && batch.standing.rootChanges !== rootChanges) {
       throw new PeerRejectedError('CHECKPOINT_MISMATCH', 'this replica has met another history since. It begins with a handshake again');
     }
     return client.changes(
@@ -204,8 +205,8 @@ export function createLink({ replica, client, introductions, keeper, notices, on
     );
   }
 
-  /** Takes over what the peer answered to a batch of `count` records, and notes that it has them. */
-  async function takeAnswer({ peer, incarnation, generation }: Session, count: number, answer: ChangesResponse, end: Checkpoint): Promise<Pushed> {
+  /** Takes over what the peer answered to a batch, and notes that it has that. */
+  async function takeAnswer({ peer, incarnation, generation }: Session, { count, more }: Batch, answer: ChangesResponse, end: Checkpoint): Promise<Pushed> {
     let detected: readonly ConflictRef[] = [];
     if (answer.records.length > 0) {
       const { applied, conflicts } = await applyRecords(replica, { name: peer.name, incarnation: peer.incarnation }, answer.records, null, { incarnation, generation });
@@ -214,7 +215,7 @@ export function createLink({ replica, client, introductions, keeper, notices, on
       onApplied?.(applied);
       detected = conflicts.detected;
     }
-    await storeAcknowledged(replica.db, peer.name, { ...end, taker: peer.incarnation });
+    await storeAcknowledged(replica.db, peer.name, { ...end, taker: peer.incarnation }, !more);
     return result(count, answer, detected);
   }
 }

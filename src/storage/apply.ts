@@ -12,12 +12,11 @@ import { writeChanges, type Change } from './changes.ts';
 import { readPeer, storeTaken } from './checkpoints.ts';
 import { bothChanges, NO_CHANGES, type ConflictChanges } from './conflicts.ts';
 import { sqlState, type Transaction } from './database.ts';
-import { readGeneration } from './knowledge.ts';
+import { readStanding } from './knowledge.ts';
 import { takeColumns, takeNewcomers } from './newcomers.ts';
 import { lockedPortions, originOf, viewOf } from './records.ts';
 import { beginChange, passKeys, type Replica } from './replica.ts';
 import { confirm, readUnconfirmed, type Confirmed } from './reseed.ts';
-import { readRootChanges } from './roots.ts';
 import { bytesOf, type RecordName } from './sizes.ts';
 import type { ModelTable } from './tables.ts';
 import { deferredChanges } from './unique-conflicts.ts';
@@ -70,10 +69,9 @@ export async function applyRecords(
   const peerId = `${sender.name}.${sender.incarnation}`;
   return replica.db.transaction(async (tx) => {
     const incoming = new Map([...byTable(replica, records)].map(([table, own]) => [table, incomingStates(own)]));
-    const [now, generation, rootChanges, peer] = await Promise.all([
+    const [now, { generation, rootChanges }, peer] = await Promise.all([
       beginChange(tx),
-      readGeneration(tx),
-      readRootChanges(tx),
+      readStanding(tx),
       readPeer(tx, sender.name),
       sender.id !== undefined && refuseStranger(tx, sender.name, sender.id),
       ...[...incoming].map(([table, states]) => checkKeys(tx, table, [...states.keys()])),

@@ -65,24 +65,31 @@ export function storeTaken(tx: Transaction, name: string, { incarnation, positio
  */
 const LAZILY = `lazily AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))`;
 
-/** Notes how far a peer has taken this replica's feed; not where the database was put back since it was sent: what was taken then is not what is here now. */
-export async function storeAcknowledged(db: Queryable, name: string, { incarnation, position, taker }: Taken): Promise<void> {
+const ACKNOWLEDGED = 'acked_incarnation = excluded.acked_incarnation, acked_position = excluded.acked_position, acked_by = excluded.acked_by, incarnation = excluded.incarnation';
+/** The peer is there, and nothing is owed any more. */
+const SYNCED = 'owed = false, state = excluded.state, reason = NULL, last_sync_at = excluded.last_sync_at';
+
+/**
+ * Notes how far a peer has taken this replica's feed; not where the database was put back since it was sent: what was taken then is not what is here now.
+ *
+ * @param last - It was all there was, so that this is a finished sync, too.
+ */
+export async function storeAcknowledged(db: Queryable, name: string, { incarnation, position, taker }: Taken, last = false): Promise<void> {
   await db.query(
     `WITH ${LAZILY}
-     INSERT INTO replication.peer (name, acked_incarnation, acked_position, acked_by, incarnation)
-     SELECT $1, $2, $3::bigint, $4, $4 FROM lazily WHERE replication.incarnation() = $2
-     ON CONFLICT (name) DO UPDATE SET acked_incarnation = excluded.acked_incarnation, acked_position = excluded.acked_position,
-       acked_by = excluded.acked_by, incarnation = excluded.incarnation`,
+     INSERT INTO replication.peer (name, acked_incarnation, acked_position, acked_by, incarnation${last ? ', state, last_sync_at' : ''})
+     SELECT $1, $2, $3::bigint, $4, $4${last ? `, 'CONNECTED', replication.clock()` : ''} FROM lazily WHERE replication.incarnation() = $2
+     ON CONFLICT (name) DO UPDATE SET ${ACKNOWLEDGED}${last ? `, ${SYNCED}` : ''}`,
     [name, incarnation, position, taker],
   );
 }
 
-/** Notes a finished sync: the peer is there, and nothing is owed any more. */
+/** Notes a finished sync in which nothing was sent. */
 export async function storeSynced(db: Queryable, name: string): Promise<void> {
   await db.query(
     `WITH ${LAZILY}
      INSERT INTO replication.peer (name, state, last_sync_at) SELECT $1, 'CONNECTED', replication.clock() FROM lazily
-     ON CONFLICT (name) DO UPDATE SET owed = false, state = excluded.state, reason = NULL, last_sync_at = excluded.last_sync_at`,
+     ON CONFLICT (name) DO UPDATE SET ${SYNCED}`,
     [name],
   );
 }

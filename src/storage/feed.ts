@@ -11,10 +11,10 @@ import { sameFields } from '../replication/version.ts';
 import { writeChanges, type Change } from './changes.ts';
 import type { ConflictChanges } from './conflicts.ts';
 import type { Transaction } from './database.ts';
+import { readStanding, type Standing } from './knowledge.ts';
 import { foldNewcomers } from './newcomers.ts';
 import { lockRows, originOf, readLocked, readRecords, settle, type SettledRecord } from './records.ts';
 import { beginChange, type Replica } from './replica.ts';
-import { readRootChanges } from './roots.ts';
 import { BATCH_BYTES, bytesOf, fitsMessage, fitting } from './sizes.ts';
 import { showFields, type ModelTable } from './tables.ts';
 import { readTexts, type Range } from './texts.ts';
@@ -43,8 +43,8 @@ export interface Batch {
   readonly next: number;
   /** True where the feed goes on behind it. */
   readonly more: boolean;
-  /** How often what the records go back to had changed, when they were read or later. */
-  readonly rootChanges: number;
+  /** When the records were read, or later. */
+  readonly standing: Standing;
 }
 
 /**
@@ -78,13 +78,13 @@ export async function feedEnd(replica: Replica): Promise<number> {
 
 /** The feed after a place, as far as one batch goes, without what the peer `peerId` (in its incarnation) holds already. @param byColumn - The peer takes records by column. @param most - What the batch before it says of the next. */
 export async function readFeed(replica: Replica, after: number, peerId: string, byColumn = false, most = SENT_RECORDS): Promise<Batch> {
-  const { rootChanges, ...batch } = await replica.db.transaction(async (tx) => {
+  const { standing, ...batch } = await replica.db.transaction(async (tx) => {
     const { first, end, more } = await findPlaces(tx, replica, after, peerId, most);
     const taken = first === null ? { end, count: 0, records: '', columns: '' } : await readBounded(tx, replica, { after, end, peerId, byColumn }, first);
     const next = taken.columns !== '' && taken.records === '' ? SENT_BY_COLUMN : SENT_RECORDS;
-    return { ...taken, next, more: first !== null && (more || taken.end < end), rootChanges: readRootChanges({ query: tx.post }) };
+    return { ...taken, next, more: first !== null && (more || taken.end < end), standing: readStanding({ query: tx.post }) };
   });
-  return { ...batch, rootChanges: await rootChanges };
+  return { ...batch, standing: await standing };
 }
 
 interface Places {

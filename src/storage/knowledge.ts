@@ -188,10 +188,18 @@ export async function lockKnowledge(tx: Transaction): Promise<void> {
   await tx.query(`SELECT pg_advisory_xact_lock(x'7265706c6b6e6f77'::bigint)`);
 }
 
-/** How often this replica has forgotten records. */
-export async function readGeneration(tx: Pick<Transaction, 'query'>): Promise<number> {
-  const [row] = await tx.query('SELECT generation FROM replication.collection');
-  return Number(row?.[0]);
+/** What tells whether something that was said of this replica still holds. */
+export interface Standing {
+  readonly incarnation: string;
+  /** How often it has forgotten records. */
+  readonly generation: number;
+  /** How often what its records go back to has changed. */
+  readonly rootChanges: number;
+}
+
+export async function readStanding(db: Pick<Transaction, 'query'>): Promise<Standing> {
+  const [row] = await db.query('SELECT replication.incarnation(), generation, root_changes FROM replication.collection');
+  return { incarnation: row?.[0] as string, generation: Number(row?.[1]), rootChanges: Number(row?.[2]) };
 }
 
 /** This replica's word must replace what it said in a history that was lost. */

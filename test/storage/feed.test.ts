@@ -151,7 +151,7 @@ describe('a batch', () => {
     const { end, more, ...batch } = await readFeed(a.replica, 0, 'b.1');
     const records = recordsOf(batch);
     expect([end, records.length, more]).toEqual([1, 1, false]);
-    expect(await readFeed(a.replica, end, 'b.1')).toEqual({ end, count: 0, records: '', columns: '', next: SENT_RECORDS, more: false, rootChanges: 0 });
+    expect(await readFeed(a.replica, end, 'b.1')).toMatchObject({ end, count: 0, records: '', columns: '', more: false });
   });
 
   it('leaves out what the peer holds, as long as it is exactly that', async () => {
