@@ -20,7 +20,7 @@ import { showFields, type ModelTable } from './tables.ts';
 import { readTexts, type Range } from './texts.ts';
 import { contested } from './unique.ts';
 import { foldUpdates } from './updates.ts';
-import type { Making } from './written.ts';
+import type { Makings } from './written.ts';
 
 /** Records that one transaction folds at most. */
 export const BATCH_RECORDS = 5000;
@@ -151,21 +151,27 @@ function textOf(replica: Replica, record: SettledRecord, peerId: string): string
 
 /** One transaction's worth of `fold`, in the caller's. */
 export async function foldSome(tx: Transaction, replica: Replica): Promise<{ records: number; more: boolean; conflicts: ConflictChanges }> {
-  const [now, all] = await Promise.all([beginChange(tx), loggedKeys(tx)]);
-  const done = new Set<string>();
+  const [now, { makings, others, writes }] = await Promise.all([beginChange(tx), readLog(tx)]);
+  let records = 0;
+  const left: Logged[] = [];
   for (const table of replica.tables.values()) {
-    const made = all.filter(({ model, isMade }) => isMade && model === table.name);
-    for (const key of await foldNewcomers(tx, replica, table, made, now.clock)) done.add(`${table.name} ${key}`);
-    const changed = all.flatMap(({ model, key, isMade }) => (!isMade && model === table.name ? [key] : []));
-    for (const key of await foldUpdates(tx, replica, table, changed, now.clock)) done.add(`${table.name} ${key}`);
+    for (const made of makings.filter(({ model }) => model === table.name)) {
+      const places = await foldNewcomers(tx, replica, table, made, now.clock);
+      records += made.keys.length - places.length;
+      for (const n of places) left.push({ model: table.name, key: made.keys[n] as string, seq: made.seqs[n] as number });
+    }
+    const changed = others.filter(({ model }) => model === table.name);
+    const done = await foldUpdates(tx, replica, table, changed.map(({ key }) => key), now.clock);
+    records += done.size;
+    left.push(...(done.size === 0 ? changed : changed.filter(({ key }) => !done.has(key))));
   }
-  const known = all.filter(({ model, key }) => replica.tables.has(model) && !done.has(`${model} ${key}`));
+  const known = left.toSorted((a, b) => a.seq - b.seq);
   const logged = known.slice(0, (await fitting(tx, replica, known.map(({ model, key }) => [model, key]))).length);
   let changes = await foldedChanges(replica, logged, (table, keys) => readSettled(tx, replica, table, keys));
   // Whose value it is may change what a row shows, and a row that a local writer may still change is not written over.
   if ((await contested(tx, now, changes)).length > 0) changes = await foldedChanges(replica, logged, (table, keys) => readLocked(tx, replica, table, keys));
   const { conflicts } = await writeChanges(tx, replica, now, changes);
-  return { records: done.size + changes.length, more: logged.length < known.length || all.reduce((sum, { writes }) => sum + writes, 0) >= BATCH_RECORDS, conflicts };
+  return { records: records + changes.length, more: logged.length < known.length || writes >= BATCH_RECORDS, conflicts };
 }
 
 /** What folding makes of these records, in their order. */
@@ -189,28 +195,36 @@ async function readSettled(tx: Transaction, replica: Replica, table: ModelTable,
   return records.map((record) => again.get(record.key) ?? record);
 }
 
-/** A record with captured writes, as far as one transaction takes them; `isMade`: the one write made it. */
-interface Logged extends Making {
+/** A record with captured writes; `seq`: of the first of them. */
+interface Logged {
   readonly model: string;
-  readonly writes: number;
-  readonly isMade: boolean;
+  readonly key: string;
+  readonly seq: number;
 }
 
-/** Records with captured writes, of as many writes as one transaction takes, in the order of their first ones. */
-async function loggedKeys(tx: Transaction): Promise<Logged[]> {
+/** Captured writes, as many as one transaction takes: those that each made a record by column, of all others only the records, in the order of their first ones. */
+async function readLog(tx: Transaction): Promise<{ readonly makings: readonly Makings[]; readonly others: readonly Logged[]; readonly writes: number }> {
   // No order is asked for where the rows are chosen: finding the first of a long log would read all of it each time.
   const rows = await tx.query(
-    `SELECT model, key, count(*), count(*) = 1 AND bool_and(op = 'I'), min(clock), min(incarnation), min(ctid)::text
-       FROM (SELECT ctid, model, key, op, seq, clock, incarnation FROM replication.log LIMIT $1) l GROUP BY model, key ORDER BY min(seq)`,
+    `WITH logged AS MATERIALIZED (
+       SELECT model, key, count(*) AS writes, count(*) = 1 AND bool_and(op = 'I') AS made, min(clock) AS clock, min(incarnation) AS incarnation, min(ctid)::text AS place, min(seq) AS seq
+         FROM (SELECT ctid, model, key, op, seq, clock, incarnation FROM replication.log LIMIT $1) l GROUP BY model, key
+     )
+     SELECT model, sum(writes), json_agg(key ORDER BY seq), json_agg(seq ORDER BY seq), CASE WHEN made THEN incarnation END AS writer,
+            json_agg(clock ORDER BY seq) FILTER (WHERE made), json_agg(place ORDER BY seq) FILTER (WHERE made)
+       FROM logged GROUP BY model, writer ORDER BY min(seq)`,
     [BATCH_RECORDS],
   );
-  return rows.map(([model, key, writes, isMade, clock, incarnation, place]) => ({
+  const columns = rows.map(([model, writes, keys, seqs, incarnation, clocks, places]) => ({
     model: model as string,
-    key: key as string,
     writes: Number(writes),
-    isMade: isMade === 't',
-    clock: Number(clock),
-    incarnation: incarnation as string,
-    place: place as string,
+    keys: JSON.parse(keys as string) as string[],
+    seqs: JSON.parse(seqs as string) as number[],
+    made: incarnation === null ? null : { incarnation: incarnation as string, clocks: JSON.parse(clocks as string) as number[], places: JSON.parse(places as string) as string[] },
   }));
+  return {
+    makings: columns.flatMap(({ model, keys, seqs, made }) => (made === null ? [] : [{ model, keys, seqs, ...made }])),
+    others: columns.flatMap(({ model, keys, seqs, made }) => (made === null ? keys.map((key, n) => ({ model, key, seq: seqs[n] as number })) : [])),
+    writes: columns.reduce((sum, { writes }) => sum + writes, 0),
+  };
 }

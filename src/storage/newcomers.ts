@@ -4,6 +4,7 @@
  * They need nothing of what is asked of others: there is no state to merge with, no row to lock, no conflict. What is not so plain (foreign keys, values that others
  * claim, fields that have no column, a row that its table refuses, or that was written to since) is left to the general way.
  */
+import { nextStamp } from '../replication/clock.ts';
 import type { WireColumns } from '../replication/columns.ts';
 import type { State } from '../replication/merge.ts';
 import type { Fields, ReplicaId, Version } from '../replication/version.ts';
@@ -14,7 +15,7 @@ import { encodeAsRow } from './records.ts';
 import type { Replica } from './replica.ts';
 import { insertRows, RowError } from './rows.ts';
 import type { ModelTable } from './tables.ts';
-import { byWriter, prepare, storeWritten, type Making } from './written.ts';
+import { prepare, storeWritten, type Makings } from './written.ts';
 
 /** Where there are fewer, asking which they are costs more than it saves. */
 export const WORTH = 100;
@@ -75,27 +76,31 @@ export async function takeColumns(tx: Transaction, table: ModelTable, columns: W
 /**
  * Folds captured writes that each made a record here.
  *
- * @param makings - Of each record the only captured write, an insert, as far as is known.
  * @param clock - In microseconds.
- * @returns The keys of those that are folded; all others are left as they were.
+ * @returns The places in the columns of those that were left as they were.
  */
-export async function foldNewcomers(tx: Transaction, replica: Pick<Replica, 'name'>, table: ModelTable, makings: readonly Making[], clock: number): Promise<ReadonlySet<string>> {
-  if (makings.length < WORTH || table.children.length > 0) return new Set();
+export async function foldNewcomers(tx: Transaction, replica: Pick<Replica, 'name'>, table: ModelTable, made: Makings, clock: number): Promise<readonly number[]> {
+  const all = [...made.keys.keys()];
+  if (all.length < WORTH || table.children.length > 0) return all;
   const rows = await tx.query(
     // Whether it may be done, and the keys that are left out: they are known, or have other captured writes. Where there are none, the row is there.
     `SELECT NULL AS key, forgotten FROM replication.collection WHERE ${UNCLAIMED} AND $4 = (SELECT generation FROM replication.generation WHERE model = $1) UNION ALL
      SELECT k.key, NULL FROM unnest($2::text[], $3::text[]) AS k (key, place)
       WHERE EXISTS (SELECT FROM replication.record r WHERE r.model = $1 AND r.key = k.key OFFSET 0)
          OR EXISTS (SELECT FROM replication.log l WHERE l.model = $1 AND l.key = k.key AND l.ctid <> k.place::tid OFFSET 0)`,
-    [table.name, texts(makings.map(({ key }) => key)), texts(makings.map(({ place }) => place)), table.generation],
+    [table.name, texts(made.keys), texts(made.places), table.generation],
   );
   const allowed = rows.find(([key]) => key === null);
-  const left = new Set(rows.map(([key]) => key));
-  const made = allowed === undefined ? [] : makings.filter(({ key }) => !left.has(key));
-  if (made.length === 0) return new Set();
-  for (const written of byWriter(replica.name, made, Number(allowed?.[1]))) storeWritten(tx, table, prepare(table, written), null, clock);
-  tx.post('DELETE FROM replication.log WHERE ctid = ANY ($1::text[]::tid[])', [texts(made.map(({ place }) => place))]);
-  return new Set(made.map(({ key }) => key));
+  if (allowed === undefined) return all;
+  const forgotten = Number(allowed[1]);
+  const known = new Set(rows.map(([key]) => key));
+  const places = known.size === 1 ? all : all.filter((n) => !known.has(made.keys[n] as string));
+  if (places.length === 0) return all;
+  const pick = <T>(column: readonly T[]): readonly T[] => (places === all ? column : places.map((n) => column[n] as T));
+  const written = { keys: pick(made.keys), writer: `${replica.name}.${made.incarnation}`, stamps: pick(made.clocks).map((time) => nextStamp(time, forgotten)) };
+  storeWritten(tx, table, prepare(table, written), null, clock);
+  tx.post('DELETE FROM replication.log WHERE ctid = ANY ($1::text[]::tid[])', [texts(pick(made.places))]);
+  return places === all ? [] : all.filter((n) => known.has(made.keys[n] as string));
 }
 
 /** No record may claim a unique value unseen. */
@@ -129,25 +134,36 @@ async function keysOf(tx: Transaction, table: ModelTable, keys: readonly string[
   return rows[0]?.[0] === null ? null : new Set(rows.map(([key]) => key as string));
 }
 
-/** Makes the rows; false where the table refuses one, or makes something else of it, or where one was written to here. Nothing is made then. */
+/**
+ * Makes the rows; false where the table refuses one, or makes something else of it, or where one was written to here. Nothing is made then.
+ *
+ * The database is given all of it to do before it has answered to any: it would wait while this process reads the next batch.
+ */
 async function showNew(tx: Transaction, table: ModelTable, keys: readonly string[], values: readonly (readonly (string | null)[])[]): Promise<boolean> {
   // What is checked late is checked now, when the rows can still be taken back.
-  await tx.query('SAVEPOINT newcomers; SET CONSTRAINTS ALL IMMEDIATE');
+  const saved = tx.query('SAVEPOINT newcomers; SET CONSTRAINTS ALL IMMEDIATE');
   try {
-    await makeRows(tx, table, keys, values);
+    const [, isMade, wasWritten] = await Promise.all([saved, makeRows(tx, table, keys, values), isWrittenTo(tx, table, keys)]);
+    // Where something stands before the table each row is compared with what it was to be.
+    if (!isMade) await insertRows(tx, table, keys.map((key, n) => ({ key, fields: Object.fromEntries(table.columns.map(({ field }, i) => [field.name, values[i]?.[n] ?? null])) })));
+    const written = isMade ? wasWritten : await isWrittenTo(tx, table, keys);
+    tx.post(written ? 'ROLLBACK TO SAVEPOINT newcomers' : 'RELEASE SAVEPOINT newcomers');
+    return !written;
   } catch (error) {
     if (!(error instanceof RowError) && !/^(22|23|P0001)/.test(sqlState(error) ?? '')) throw error;
     await tx.query('ROLLBACK TO SAVEPOINT newcomers');
     return false;
   }
-  // A local writer may have created a key, and deleted it again: now that its row is made nobody else can.
-  const [written] = await tx.query(
+}
+
+/** A local writer may have created a key, and deleted it again: once its row is made nobody else can. */
+async function isWrittenTo(tx: Transaction, { name }: ModelTable, keys: readonly string[]): Promise<boolean> {
+  const found = await tx.query(
     `SELECT WHERE EXISTS (SELECT FROM replication.log)
         AND EXISTS (SELECT FROM unnest($2::text[]) AS k (key) CROSS JOIN LATERAL (SELECT FROM replication.log l WHERE l.model = $1 AND l.key = k.key OFFSET 0) AS l)`,
-    [table.name, texts(keys)],
+    [name, texts(keys)],
   );
-  await tx.query(written ? 'ROLLBACK TO SAVEPOINT newcomers' : 'RELEASE SAVEPOINT newcomers');
-  return written === undefined;
+  return found.length > 0;
 }
 
 /** Types whose values are their texts. */
@@ -157,9 +173,10 @@ const VERBATIM = /^(text|character varying|json)$/;
  * Makes rows where there are none, without looking at what comes of them where nothing can have changed it: where no trigger or rule stands before the table, a row is what its values' texts are read
  * as, and these are written as their types write them or not at all.
  *
+ * @returns false where something may stand before it. Nothing is made then.
  * @throws RowError, or the database's error; what was made is to be taken back then.
  */
-async function makeRows(tx: Transaction, table: ModelTable, keys: readonly string[], values: readonly (readonly (string | null)[])[]): Promise<void> {
+async function makeRows(tx: Transaction, table: ModelTable, keys: readonly string[], values: readonly (readonly (string | null)[])[]): Promise<boolean> {
   const columns = [table.keyColumn, ...table.columns];
   const own = columns.map((_, i) => `c${i}`);
   const read = columns.flatMap(({ type }, i) => (VERBATIM.test(type) ? [] : [`c${i}::${type} AS v${i}`]));
@@ -176,8 +193,7 @@ async function makeRows(tx: Transaction, table: ModelTable, keys: readonly strin
     [table.table, texts(keys), ...values.map(texts)],
   );
   const count = Number(made?.[0]);
-  if (count === keys.length) return;
-  // Something stands before the table: each row is compared with what it was to be.
-  if (count === 0) return insertRows(tx, table, keys.map((key, n) => ({ key, fields: Object.fromEntries(table.columns.map(({ field }, i) => [field.name, values[i]?.[n] ?? null])) })));
+  if (count === keys.length) return true;
+  if (count === 0) return false;
   throw new RowError(`a value for ${table.table} is not written as its type writes it`);
 }

@@ -1,7 +1,6 @@
 /**
  * Records that one write made and none has changed, as they are stored: what differs between them is a key and a stamp, so that the database makes the text of each version.
  */
-import { nextStamp } from '../replication/clock.ts';
 import { writtenHash } from '../replication/merge.ts';
 import type { ReplicaId, Stamp } from '../replication/version.ts';
 import { firstVersion } from '../replication/write.ts';
@@ -45,22 +44,13 @@ export function storeWritten(tx: Transaction, { name }: ModelTable, { buckets, h
   addNewToDigests(tx, name, buckets, hashes);
 }
 
-/** A captured write that made a record, and where it lies in the log. */
-export interface Making {
-  readonly key: string;
-  readonly clock: number;
+/** Captured writes of one incarnation that each made a record, and as far as is known the only ones of it, by column, in their order. */
+export interface Makings {
+  readonly model: string;
   readonly incarnation: string;
-  readonly place: string;
-}
-
-/** Records of one writer at a time, which is nearly always all of them. @param forgotten - The largest stamp among the tombstones that this replica has dropped. */
-export function byWriter(name: string, makings: readonly Making[], forgotten: Stamp): Written[] {
-  const written = new Map<string, { keys: string[]; writer: ReplicaId; stamps: Stamp[] }>();
-  for (const { key, clock, incarnation } of makings) {
-    let own = written.get(incarnation);
-    if (own === undefined) written.set(incarnation, (own = { keys: [], writer: `${name}.${incarnation}`, stamps: [] }));
-    own.keys.push(key);
-    own.stamps.push(nextStamp(clock, forgotten));
-  }
-  return [...written.values()];
+  readonly keys: readonly string[];
+  readonly clocks: readonly number[];
+  /** Where they lie in the log, and their order among all that is there. */
+  readonly places: readonly string[];
+  readonly seqs: readonly number[];
 }
