@@ -2,6 +2,7 @@
 import type { z } from 'zod';
 
 import {
+  AHEAD,
   changesResponse,
   digestResponse,
   handshakeResponse,
@@ -38,7 +39,8 @@ export interface PeerClient {
   readonly url: string;
   /** Each throws PeerUnreachableError or PeerRejectedError. The signal gives up waiting. */
   handshake(request: HandshakeRequest, signal?: AbortSignal): Promise<HandshakeResponse>;
-  changes(request: OutgoingChanges, signal?: AbortSignal): Promise<ChangesResponse>;
+  /** @param onTaken - Told where the peer has all of the batch and has yet to answer: then the next may be sent. Without it the peer does not say so. */
+  changes(request: OutgoingChanges, signal?: AbortSignal, onTaken?: () => void): Promise<ChangesResponse>;
   digest(request: DigestRequest, signal?: AbortSignal): Promise<DigestResponse>;
   inspect(request: InspectRequest, signal?: AbortSignal): Promise<InspectResponse>;
   resend(request: ResendRequest, signal?: AbortSignal): Promise<ResendResponse>;
@@ -65,7 +67,7 @@ const PATIENCE = { handshake: 10_000, changes: 120_000 };
 export function createPeerClient({ name, url, secret, patience = PATIENCE }: PeerClientOptions): PeerClient {
   const base = `${url.replace(/\/+$/, '')}/replication/v1`;
 
-  async function post<T extends z.ZodType>(path: string, body: object | string, schema: T, timeout: number, signal?: AbortSignal): Promise<z.output<T>> {
+  async function post<T extends z.ZodType>(path: string, body: object | string, schema: T, timeout: number, signal?: AbortSignal, onTaken?: () => void): Promise<z.output<T>> {
     const controller = new AbortController();
     const abort = (): void => controller.abort();
     const timer = setTimeout(abort, timeout);
@@ -74,8 +76,8 @@ export function createPeerClient({ name, url, secret, patience = PATIENCE }: Pee
     if (signal?.aborted) abort();
     let posted: Posted;
     try {
-      const headers = { 'content-type': 'application/json', ...(secret !== null && { authorization: `Bearer ${secret}` }) };
-      posted = await postText(`${base}/${path}`, headers, typeof body === 'string' ? body : JSON.stringify(body), MAX_ANSWER_BYTES, controller.signal);
+      const headers = { 'content-type': 'application/json', ...(secret !== null && { authorization: `Bearer ${secret}` }), ...(onTaken && { [AHEAD]: '1' }) };
+      posted = await postText(`${base}/${path}`, headers, typeof body === 'string' ? body : JSON.stringify(body), MAX_ANSWER_BYTES, controller.signal, onTaken);
     } catch (error) {
       if (error instanceof TooLargeError) {
         throw new PeerRejectedError('TOO_LARGE', `the answer of ${url} to the ${path} is larger than ${MAX_ANSWER_BYTES} bytes. Nothing was changed here.`);
@@ -111,7 +113,7 @@ export function createPeerClient({ name, url, secret, patience = PATIENCE }: Pee
     name,
     url,
     handshake: (request, signal) => post('handshake', request, handshakeResponse, patience.handshake, signal),
-    changes: (request, signal) => post('changes', encodeChanges(request), changesResponse, patience.changes, signal),
+    changes: (request, signal, onTaken) => post('changes', encodeChanges(request), changesResponse, patience.changes, signal, onTaken),
     digest: (request, signal) => post('digest', request, digestResponse, patience.handshake, signal),
     inspect: (request, signal) => post('inspect', request, inspectResponse, patience.changes, signal),
     resend: (request, signal) => post('resend', request, resendResponse, patience.changes, signal),

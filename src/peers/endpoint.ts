@@ -6,6 +6,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { z } from 'zod';
 
 import {
+  AHEAD,
   changesRequest,
   digestRequest,
   handshakeRequest,
@@ -28,6 +29,7 @@ import {
 /** What answers the messages. Each may throw a RefusalError; any other error is told to the peer as FAILED, without its text. */
 export interface PeerHandlers {
   handshake(request: HandshakeRequest): Promise<HandshakeResponse>;
+  /** The sender may send the next batch before this one is answered: they are taken in the order of the calls. */
   changes(request: ChangesRequest): Promise<ChangesResponse>;
   digest(request: DigestRequest): Promise<DigestResponse>;
   inspect(request: InspectRequest): Promise<InspectResponse>;
@@ -65,15 +67,20 @@ const STATUS: Readonly<Record<RefusalCode, number>> = {
 
 /** @returns answers one request; over when the work is, even where the caller has gone meanwhile. Never rejects. */
 export function createPeerEndpoint({ handlers, secret, onError }: PeerEndpointOptions): (request: IncomingMessage, response: ServerResponse) => Promise<void> {
-  const routes: Readonly<Record<string, (body: unknown) => Promise<object>>> = {
+  /** `taken` tells the caller that the whole message is here, and is in order. */
+  const routes: Readonly<Record<string, (body: unknown, taken: () => void) => Promise<object>>> = {
     '/replication/v1/handshake': (body) => handlers.handshake(check(handshakeRequest, body)),
-    '/replication/v1/changes': (body) => handlers.changes(check(changesRequest, body)),
+    '/replication/v1/changes': (body, taken) => {
+      const batch = check(changesRequest, body);
+      taken();
+      return handlers.changes(batch);
+    },
     '/replication/v1/digest': (body) => handlers.digest(check(digestRequest, body)),
     '/replication/v1/inspect': (body) => handlers.inspect(check(inspectRequest, body)),
     '/replication/v1/resend': (body) => handlers.resend(check(resendRequest, body)),
   };
 
-  async function answer(request: IncomingMessage): Promise<object> {
+  async function answer(request: IncomingMessage, taken: () => void): Promise<object> {
     const path = request.url?.split('?')[0] ?? '';
     const route = Object.hasOwn(routes, path) ? routes[path] : undefined;
     if (route === undefined) throw new RefusalError('BAD_MESSAGE', `${path} is not of this protocol's version 1. Run the same version of Replique everywhere.`);
@@ -85,12 +92,15 @@ export function createPeerEndpoint({ handlers, secret, onError }: PeerEndpointOp
     if (!/^application\/json\b/i.test(request.headers['content-type'] ?? '')) {
       throw new RefusalError('BAD_MESSAGE', 'a message is application/json');
     }
-    return route(parse(await readBody(request)));
+    return route(parse(await readBody(request)), taken);
   }
 
   return async (request, response) => {
     try {
-      send(response, 200, await answer(request));
+      const taken = (): void => {
+        if (request.headers[AHEAD] !== undefined && !response.destroyed) response.writeProcessing();
+      };
+      send(response, 200, await answer(request, taken));
     } catch (error) {
       const refused = error instanceof RefusalError ? error : new RefusalError('FAILED', 'it failed; its log says why');
       if (!(error instanceof RefusalError)) onError(error, request.url ?? '');

@@ -21,13 +21,15 @@ const AGENTS = { 'http:': new http.Agent({ keepAlive: true }), 'https:': new htt
  * A connection that was kept open may be closed by the other side just as it is used again: then the request is made once more. It may have arrived all the same, which a message between replicas bears.
  *
  * @param most - Bytes of the answer at most.
+ * @param onProcessing - Told where the other side says, before it answers, that it has all of the message (status 102).
  * @throws TooLargeError, or the connection's error.
  */
-export async function postText(url: string, headers: http.OutgoingHttpHeaders, body: string, most: number, signal: AbortSignal): Promise<Posted> {
+export async function postText(url: string, headers: http.OutgoingHttpHeaders, body: string, most: number, signal: AbortSignal, onProcessing?: () => void): Promise<Posted> {
   for (;;) {
     const request = begin(new URL(url), headers, signal);
     let isAnswered = false;
     request.once('response', () => (isAnswered = true));
+    request.on('information', ({ statusCode }) => void (statusCode === 102 && onProcessing?.()));
     try {
       return await answered(request, body, most);
     } catch (error) {

@@ -10,6 +10,9 @@ import { isText, MAX_FIELDS, recordFault, type WireRecord } from './wire.ts';
 
 export const PROTOCOL = 1;
 
+/** The header of a batch whose sender would send the next before this one is answered, and wants to be told when it may. */
+export const AHEAD = 'replique-ahead';
+
 const name = z.string().regex(/^[A-Za-z0-9_]{1,32}$/);
 const incarnation = z.string().regex(/^[0-9a-z]{1,24}$/);
 const position = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);

@@ -1,5 +1,6 @@
 /** What answers the peers' messages. */
 import { RefusalError, type PeerHandlers } from '../peers/endpoint.ts';
+import type { ChangesRequest, ChangesResponse } from '../replication/protocol.ts';
 import { applyRecords, BatchError } from '../storage/apply.ts';
 import { readPeer } from '../storage/checkpoints.ts';
 import { readDigests, readKeyDigests } from '../storage/digest.ts';
@@ -20,6 +21,28 @@ export interface HandlersOptions {
 }
 
 export function createHandlers({ replica, channels, introductions, notices, events, live }: HandlersOptions): Omit<PeerHandlers, 'inspect' | 'resend'> {
+  /** A sender's batches are taken one after the other: the next may come while this one is. */
+  const turns = new Map<string, Promise<void>>();
+
+  async function take({ sender, receiver, generation = 0, roots, schema, start, end, more, records, columns }: ChangesRequest): Promise<ChangesResponse> {
+    // The peer may have shaken hands with another process of this replica, which has seen more.
+    if (schema !== undefined && schema !== schemaOf(replica)) await refreshSchema(replica);
+    if (schema !== undefined && schema !== schemaOf(replica)) {
+      throw new RefusalError('CHECKPOINT_MISMATCH', 'the fields of its models have changed since the handshake. Begin with another one');
+    }
+    try {
+      const { applied, skipped, conflicts, differing, owed } = await applyRecords(replica, sender, records, { receiver, start, end, more }, { incarnation: receiver, generation, rootChanges: roots }, columns);
+      notices.conflicts(conflicts);
+      events.applied(sender.name, applied);
+      if (applied > 0) notices.changed();
+      // A sync may go on without a handshake.
+      if (owed && !more && !live) await channels.get(sender.name)?.settleDebt();
+      return { applied, skipped, detected: conflicts.detected.map(({ model, key }) => [model, key]), records: [...differing] };
+    } catch (error) {
+      throw error instanceof BatchError ? new RefusalError(error.code, error.message) : error;
+    }
+  }
+
   return {
     async handshake({ answering, ...peer }) {
       await introductions.accept(null, peer, 0).catch((error: unknown) => {
@@ -32,23 +55,18 @@ export function createHandlers({ replica, channels, introductions, notices, even
       return { ...own, checkpoint: taken, schema: schemaOf(replica), columns: true };
     },
 
-    async changes({ sender, receiver, generation = 0, roots, schema, start, end, more, records, columns }) {
-      // The peer may have shaken hands with another process of this replica, which has seen more.
-      if (schema !== undefined && schema !== schemaOf(replica)) await refreshSchema(replica);
-      if (schema !== undefined && schema !== schemaOf(replica)) {
-        throw new RefusalError('CHECKPOINT_MISMATCH', 'the fields of its models have changed since the handshake. Begin with another one');
-      }
-      try {
-        const { applied, skipped, conflicts, differing, owed } = await applyRecords(replica, sender, records, { receiver, start, end, more }, { incarnation: receiver, generation, rootChanges: roots }, columns);
-        notices.conflicts(conflicts);
-        events.applied(sender.name, applied);
-        if (applied > 0) notices.changed();
-        // A sync may go on without a handshake.
-        if (owed && !more && !live) await channels.get(sender.name)?.settleDebt();
-        return { applied, skipped, detected: conflicts.detected.map(({ model, key }) => [model, key]), records: [...differing] };
-      } catch (error) {
-        throw error instanceof BatchError ? new RefusalError(error.code, error.message) : error;
-      }
+    changes(batch) {
+      const { id } = batch.sender;
+      const taking = (turns.get(id) ?? Promise.resolve()).then(() => take(batch));
+      const turn = taking.then(
+        () => {},
+        () => {},
+      );
+      turns.set(id, turn);
+      void turn.then(() => {
+        if (turns.get(id) === turn) turns.delete(id);
+      });
+      return taking;
     },
 
     async digest({ sender, buckets }) {

@@ -1,5 +1,5 @@
 /**
- * A link carries this replica's changes to one peer: a handshake, then batches of the feed from where the peer's checkpoint stands. The next batch is read, and what the
+ * A link carries this replica's changes to one peer: a handshake, then batches of the feed from where the peer's checkpoint stands. The next batch is read and sent, and what the
  * peer answered to the one before is taken over, while the peer applies the last.
  */
 import { PeerRejectedError, type PeerClient } from '../peers/client.ts';
@@ -83,6 +83,21 @@ interface Session {
   read: number;
 }
 
+/** A batch under way. */
+interface Flight {
+  readonly count: number;
+  /** Others follow. */
+  readonly more: boolean;
+  readonly end: Checkpoint;
+  readonly size: number;
+  readonly answer: Promise<ChangesResponse>;
+  /** Whether the peer has said that it has the batch, before it answered or failed. */
+  readonly taken: Promise<boolean>;
+}
+
+/** Two batches are under way at once where they are not longer than this together: the peer holds both, one being applied and one read. */
+const AHEAD_LENGTH = 4 * 1024 * 1024;
+
 const NOTHING: Pushed = { sent: 0, applied: 0, skipped: 0, conflictsDetected: 0, conflicts: [] };
 
 export function createLink({ replica, client, introductions, keeper, notices, onApplied, signal }: LinkOptions): Link {
@@ -159,6 +174,21 @@ export function createLink({ replica, client, introductions, keeper, notices, on
     let promised = false;
     // What the peer answered to the last batch is taken over while it has the next.
     let taking: Promise<Pushed> | null = null;
+    const flights: Flight[] = [];
+    /** Waits for answers until so few are under way. */
+    async function* landed(left: number): AsyncGenerator<Pushed> {
+      while (flights.length > left) {
+        const flight = flights[0] as Flight;
+        const { end } = flight;
+        const told = await flight.answer;
+        flights.shift();
+        current.start = end;
+        current.read = end.position;
+        if (taking !== null) yield await taking;
+        taking = takeAnswer(current, flight, told);
+        taking.catch(() => {});
+      }
+    }
     try {
       for (;;) {
         const batch: Batch = await reading;
@@ -175,38 +205,47 @@ export function createLink({ replica, client, introductions, keeper, notices, on
         }
         // Reading is where it is noticed that another process has brought fields.
         if (schemaOf(replica) !== current.schema) throw new PeerRejectedError('CHECKPOINT_MISMATCH', 'the fields of the models have changed here. It begins with a handshake again');
-        const answer = await sendBatch(current, batch, end);
+        const size = batch.records.length + batch.columns.length;
+        if (size + (flights[0]?.size ?? 0) > AHEAD_LENGTH) yield* landed(0);
+        const flight = sendBatch(current, batch, flights.at(-1)?.end ?? current.start, end);
+        flights.push(flight);
         promised = batch.more;
-        current.start = end;
-        current.read = batch.end;
-        if (taking !== null) yield await taking;
-        taking = takeAnswer(current, batch, answer, end);
+        const isAhead = batch.more && (await flight.taken);
+        yield* landed(isAhead ? 1 : 0);
         if (!batch.more) {
-          yield await taking;
+          if (taking !== null) yield await taking;
           return;
         }
-        taking.catch(() => {});
       }
     } finally {
-      await taking?.catch(() => {});
+      await Promise.allSettled([taking, ...flights.map(({ answer }) => answer)]);
     }
   }
 
-  async function sendBatch({ peer, incarnation, rootChanges, start }: Session, batch: Batch, end: Checkpoint): Promise<ChangesResponse> {
+  /** @param start - What the peer will have stored by then. */
+  function sendBatch({ peer, incarnation, rootChanges }: Session, batch: Batch, start: Checkpoint | null, end: Checkpoint): Flight {
     const { name, id } = replica;
-    const { records, columns, more } = batch;
+    const { count, records, columns, more } = batch;
     // The peer has to know what its records go back to.
     if (peer.collection && batch.standing.rootChanges !== rootChanges) {
       throw new PeerRejectedError('CHECKPOINT_MISMATCH', 'this replica has met another history since. It begins with a handshake again');
     }
-    return client.changes(
+    let onTaken = (): void => {};
+    const told = new Promise<true>((met) => (onTaken = () => met(true)));
+    const answer = client.changes(
       { protocol: PROTOCOL, sender: { name, id, incarnation }, receiver: peer.incarnation, ...(peer.collection && { generation: peer.collection.generation }), ...(peer.schema && { schema: peer.schema }), ...(peer.history && { roots: peer.history.changes }), start, end, more, records, columns },
       signal,
+      onTaken,
     );
+    const answered = answer.then(
+      () => false,
+      () => false,
+    );
+    return { count, more, end, size: records.length + columns.length, answer, taken: Promise.race([told, answered]) };
   }
 
   /** Takes over what the peer answered to a batch, and notes that it has that. */
-  async function takeAnswer({ peer, incarnation, generation }: Session, { count, more }: Batch, answer: ChangesResponse, end: Checkpoint): Promise<Pushed> {
+  async function takeAnswer({ peer, incarnation, generation }: Session, { count, more, end }: Flight, answer: ChangesResponse): Promise<Pushed> {
     let detected: readonly ConflictRef[] = [];
     if (answer.records.length > 0) {
       const { applied, conflicts } = await applyRecords(replica, { name: peer.name, incarnation: peer.incarnation }, answer.records, null, { incarnation, generation });

@@ -36,6 +36,19 @@ const failure = (call: Promise<unknown>): Promise<unknown> => call.then(() => nu
 
 const CHANGED = { applied: 0, skipped: 0, detected: [], records: [] };
 
+it('a peer that has a batch says so before it answers, where it is asked to', async () => {
+  const headers: unknown[] = [];
+  const client = await clientOf((request, response) => {
+    headers.push(request.headers['replique-ahead']);
+    response.writeProcessing();
+    setTimeout(() => response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(CHANGED)), 100);
+  });
+  const told: string[] = [];
+  await client.changes(CHANGES, undefined, () => told.push('taken')).then(() => told.push('answered'));
+  expect(await client.changes(CHANGES)).toEqual(CHANGED);
+  expect([told, headers]).toEqual([['taken', 'answered'], ['1', undefined]]);
+});
+
 describe('an answer that is none', () => {
   it.each<[string, RequestListener, RegExp]>([
     ['a page', answers(200, 'text/html', '<html>hello</html>'), /answered the changes with what is not of the protocol/],

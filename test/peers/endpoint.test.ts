@@ -59,6 +59,8 @@ async function expectRefusal(answer: Promise<{ status: number; code: string; mes
   expect((await a.rest('GET', '/api/v1/users')).status).toBe(200);
 }
 
+const COLUMNS = { model: 'User', writer: 'b.1', fields: ['nom'], keys: ['52'], stamps: [5], values: [['x']] };
+
 /** A batch of nothing, right but for what is laid over it. */
 async function batch(over: object = {}): Promise<string> {
   const [peer] = await a.sql<{ taken_incarnation: string | null; taken_position: string }>(`SELECT taken_incarnation, taken_position FROM replication.peer WHERE name = 'b'`);
@@ -66,6 +68,22 @@ async function batch(over: object = {}): Promise<string> {
   return JSON.stringify({ protocol: 1, sender, receiver: incarnation, start, end: { incarnation: sender.incarnation, position: 50 }, records: [], ...over });
 }
 const version = (over: object = {}) => ({ v: { [`b.${sender.incarnation}`]: 5 }, f: { nom: 'x', email: 'x@x.org', telephone: null, createdAt: '2026-01-01 00:00:00+00' }, s: { '*': [`b.${sender.incarnation}`, 5] }, ...over });
+
+it('a batch that is here whole is taken in hand before it is answered, where its sender asks for that; one that is none is not', async () => {
+  const told = async (body: string, headers: Record<string, string>): Promise<(number | undefined)[]> =>
+    new Promise((resolve, reject) => {
+      const statuses: (number | undefined)[] = [];
+      const call = request(`${a.url}/replication/v1/changes`, { method: 'POST', headers }, (response) => {
+        statuses.push(response.statusCode);
+        response.resume().on('end', () => resolve(statuses));
+      });
+      call.on('information', ({ statusCode }) => statuses.push(statusCode)).on('error', reject).end(body);
+    });
+  const ahead = { ...HEADERS, 'replique-ahead': '1' };
+  // Of nobody that is known, so that nothing changes.
+  const strange = await batch({ sender: { ...sender, name: 'stranger' } });
+  expect([await told(strange, ahead), await told(strange, HEADERS), await told('{}', ahead)]).toEqual([[102, 409], [409], [400]]);
+});
 
 describe('who may speak', () => {
   it.each<[string, string | undefined]>([
@@ -133,6 +151,9 @@ describe('what is no message', () => {
     ['a key that is none', () => ({ records: [['User', 'abc', [version()]]] }), /a key that is none/],
     ['a key written otherwise', () => ({ records: [['User', '01', [version()]]] }), /its key is not written/],
     ['a key that is too large', () => ({ records: [['User', '99999999999', [version()]]] }), /a key that is none/],
+    ['columns that are none', () => ({ columns: [{}] }), /columns\.0: name no model/],
+    ['columns of a model that is not here', () => ({ columns: [{ ...COLUMNS, model: 'Nobody' }] }), /no such model/],
+    ['columns with a key written otherwise', () => ({ columns: [{ ...COLUMNS, keys: ['01'] }] }), /its key is not written/],
     ['one bad record among good ones', () => ({ records: [['User', '52', [version()]], ['User', '62', [version({ f: { nom: 5 } })]]] }), /records\.1/],
   ])('a batch with %s: BAD_MESSAGE', async (_what, over, message) => {
     await expectRefusal(send(await batch(over())), 400, 'BAD_MESSAGE', message);

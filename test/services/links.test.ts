@@ -1,8 +1,8 @@
 /** A link that goes on without another handshake, while either side is given another schema. */
 import { afterEach, describe, expect, it } from 'vitest';
 
-import type { PeerClient } from '../../src/peers/client.ts';
-import type { OutgoingChanges } from '../../src/replication/protocol.ts';
+import type { PeerClient, PeerRejectedError } from '../../src/peers/client.ts';
+import type { ChangesResponse, OutgoingChanges } from '../../src/replication/protocol.ts';
 import { createIntroductions } from '../../src/services/introductions.ts';
 import { createLink, type Link } from '../../src/services/links.ts';
 import { createNotices } from '../../src/services/notices.ts';
@@ -11,7 +11,7 @@ import { SENT_RECORDS } from '../../src/storage/feed.ts';
 import { openReplica, schemaOf } from '../../src/storage/replica.ts';
 import { expectSame } from '../support/compare.ts';
 import { interceptOnce } from '../support/intercept.ts';
-import { clientTo } from '../support/memory-client.ts';
+import { clientTo, LostError } from '../support/memory-client.ts';
 import { openReplicas, type Replicas } from '../support/replicas.ts';
 import { model, THINGS, THINGS_WITH_DEFAULT, type Schema } from '../support/schemas.ts';
 
@@ -24,8 +24,12 @@ afterEach(() => replicas.close());
 const RETYPED: Schema = { ddl: '', models: [model('Thing', 'things', { id: 'String', f1: 'String?', f2: 'Int?' })] };
 const RETYPE = 'ALTER TABLE things ALTER COLUMN f2 TYPE integer USING f2::integer';
 
+/** `onTaken`: is told where the peer has a batch, so that the next may be sent. */
+type Send = (request: OutgoingChanges, again: (request: OutgoingChanges, onTaken?: () => void) => Promise<ChangesResponse>, onTaken?: () => void) => Promise<ChangesResponse>;
+
 /** From a to whoever is b when it is called. */
-function linkToB(asked: (request: OutgoingChanges) => OutgoingChanges = (request) => request): Link {
+/** @param send - How a batch is sent. */
+function linkToB(asked: (request: OutgoingChanges) => OutgoingChanges = (request) => request, send: Send = (request, again) => again(request)): Link {
   const { replica, settle } = replicas.at('a');
   const b = (): PeerClient => clientTo(replicas.at('b'), []);
   handshakes = 0;
@@ -37,9 +41,9 @@ function linkToB(asked: (request: OutgoingChanges) => OutgoingChanges = (request
       handshakes++;
       return b().handshake(request);
     },
-    changes: (request) => {
+    changes: (request, _signal, onTaken) => {
       batches++;
-      return b().changes(asked(request));
+      return send(asked(request), (sent, told) => b().changes(sent, undefined, told), onTaken);
     },
     digest: (request) => b().digest(request),
     inspect: (request) => b().inspect(request),
@@ -197,6 +201,81 @@ describe('what the peer answers to a batch', () => {
     expect(batches).toBe(2);
     expect(await replicas.at('a').sql('SELECT count(*) FROM replication.conflict')).toEqual([{ count: '0' }]);
     await agree();
+  });
+});
+
+describe('batches', () => {
+  /** Of records that are changed, and so do not come by column. */
+  async function changed(count: number): Promise<void> {
+    replicas = await openReplicas('ab');
+    await replicas.at('a').sql(`INSERT INTO things SELECT n, '0', '0' FROM generate_series(1, ${count}) n`);
+    await replicas.at('a').settle();
+    await replicas.at('a').sql(`UPDATE things SET f1 = '1'`);
+    await replicas.at('a').settle();
+  }
+  const arrived = async (): Promise<number> => Number((await replicas.at('b').sql('SELECT count(*) FROM things'))[0]?.['count']);
+  /** The most that are under way at once. */
+  function counting(): { readonly send: Send; most: number } {
+    let underWay = 0;
+    const counted = {
+      most: 0,
+      send: async (request: OutgoingChanges, again: Parameters<Send>[1], onTaken?: () => void) => {
+        counted.most = Math.max(counted.most, ++underWay);
+        return again(request, onTaken).finally(() => underWay--);
+      },
+    };
+    return counted;
+  }
+
+  it('are two under way where the peer has the first, in their order', async () => {
+    await changed(4 * SENT_RECORDS - 1);
+    // The first is held up where it is taken over: the second comes to wait for it there.
+    const counted = counting();
+    let second = (): void => {};
+    const sent = new Promise<void>((met) => (second = met));
+    const held = interceptOnce(replicas.at('b').replica.db, 'replication.begin_change', () => sent);
+    const link = linkToB(undefined, (request, again, onTaken) => {
+      const answer = counted.send(request, again, onTaken);
+      if (batches === 2) second();
+      return answer;
+    });
+    expect(await link.push(false, false)).toMatchObject({ sent: 4 * SENT_RECORDS - 1, applied: 4 * SENT_RECORDS - 1 });
+    expect([held.done, counted.most, batches, handshakes]).toEqual([true, 2, 4, 1]);
+    await expectSame(replicas);
+  });
+
+  it('come one by one to a peer that does not say that it has them', async () => {
+    await changed(2 * SENT_RECORDS - 1);
+    const counted = counting();
+    expect(await linkToB(undefined, (request, again) => counted.send(request, again)).push(false, false)).toMatchObject({ sent: 2 * SENT_RECORDS - 1 });
+    expect([counted.most, batches]).toEqual([1, 2]);
+  });
+
+  it('come one by one where two are more than the peer should hold', async () => {
+    replicas = await openReplicas('ab');
+    await replicas.at('a').sql('ALTER TABLE things ALTER f1 SET STORAGE EXTERNAL');
+    await replicas.at('a').sql(`INSERT INTO things SELECT n, repeat('x', 3 * 1024 * 1024), NULL FROM generate_series(1, 5) n`);
+    const counted = counting();
+    expect(await linkToB(undefined, counted.send).push(false, false)).toMatchObject({ sent: 5 });
+    expect([counted.most, batches]).toEqual([1, 3]);
+  });
+
+  it('behind one that is lost are refused, though they arrive', async () => {
+    await changed(4 * SENT_RECORDS);
+    const refused: unknown[] = [];
+    const link = linkToB(undefined, (request, again, onTaken) => {
+      if (batches === 2) {
+        onTaken?.();
+        return new Promise((_, lost) => setTimeout(() => lost(new LostError('the batch was lost')), 500));
+      }
+      const answer = again(request, onTaken);
+      if (batches === 3) answer.catch((error: unknown) => refused.push((error as PeerRejectedError).code));
+      return answer;
+    });
+    await expect(link.push(false, false)).rejects.toThrow('the batch was lost');
+    expect([refused, batches, await arrived()]).toEqual([['CHECKPOINT_MISMATCH'], 3, SENT_RECORDS]);
+    await replicas.rest();
+    await expectSame(replicas);
   });
 });
 

@@ -33,7 +33,7 @@ export function clientTo({ name, handlers }: { readonly name: string; readonly h
     digest: async (request) => digestResponse.parse(wire(await answered(() => handlers.digest(digestRequest.parse(wire(request)))))),
     inspect: async (request) => inspectResponse.parse(wire(await answered(() => handlers.inspect(inspectRequest.parse(wire(request)))))),
     resend: async (request) => resendResponse.parse(wire(await answered(() => handlers.resend(resendRequest.parse(wire(request)))))),
-    async changes(request) {
+    async changes(request, _signal, onTaken) {
       const fate = fates.shift() ?? 'arrives';
       if (typeof fate === 'function') await fate();
       if (fate === 'batch lost') throw new LostError('the batch was lost');
@@ -43,7 +43,9 @@ export function clientTo({ name, handlers }: { readonly name: string; readonly h
         if (changesRequest.safeParse(read).success) throw new Error('half a batch was taken for a whole one');
         throw new LostError('the batch was torn');
       }
-      const answer = await arrive(request);
+      const answering = arrive(request);
+      onTaken?.();
+      const answer = await answering;
       if (fate === 'answer lost') throw new LostError('the answer was lost');
       if (fate === 'twice') {
         const again = await arrive(request).then(() => 'taken', (error: unknown) => (error as PeerRejectedError).code);
