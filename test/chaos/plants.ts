@@ -42,7 +42,7 @@ export const PLANTS: Readonly<Record<string, Plant>> = {
     changes: [
       ['  let session: Session | null = null;', '  let session: Session | null = null;\n  let ahead = 0;'],
       ['position: peer.checkpoint.position }, read: after };', 'position: peer.checkpoint.position }, read: Math.max(ahead, after) };'],
-      ['        const answer = await sendBatch(current, batch, end);', '        ahead = batch.end;\n        const answer = await sendBatch(current, batch, end);'],
+      ['        flights.push(flight);', '        ahead = batch.end;\n        flights.push(flight);'],
     ],
   },
   'incarnation-constant': {
