@@ -235,7 +235,7 @@ export function createLink({ replica, client, introductions, keeper, notices, on
     const answer = client.changes(
       { protocol: PROTOCOL, sender: { name, id, incarnation }, receiver: peer.incarnation, ...(peer.collection && { generation: peer.collection.generation }), ...(peer.schema && { schema: peer.schema }), ...(peer.history && { roots: peer.history.changes }), start, end, more, records, columns },
       signal,
-      onTaken,
+      more ? onTaken : undefined,
     );
     const answered = answer.then(
       () => false,
