@@ -23,7 +23,7 @@ export interface Transaction {
    * @returns The answer, for use once the transaction is over; it need not be awaited.
    */
   post(sql: string, values?: readonly unknown[]): Promise<Row[]>;
-  /** Tells about how many rows there are now: statements that were planned for half as many are planned anew. */
+  /** Tells about how many rows there are now: statements that were planned for far fewer are planned anew. */
   sized(rows: number): void;
 }
 
@@ -211,8 +211,10 @@ export interface Plans {
 const NAMES = 1_000;
 /** Statements that can be prepared. */
 const PREPARABLE = /^\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\b[^;]*$/;
-/** Rows among which it matters little by which index one is found. */
+/** Rows among which it matters little by which index one is found; beyond twice as many what was planned for fewer is planned anew. */
 const FEW = 500;
+/** How many times as many rows there may be as were planned for. */
+const GROWTH = 8;
 
 /**
  * Keeps the plans of statements: a connection parses and plans each once, which is most of what a small one takes.
@@ -221,7 +223,8 @@ const FEW = 500;
  * asked to elsewhere, is noticed by its error: then nothing has a name any more.
  *
  * Of an empty table any index looks as good as another, and the database keeps a plan until it has new statistics of it: too late for what grows by thousands a second. So a connection is
- * replaced when there is twice as much as when it was first used, and what is left of its transaction goes without names.
+ * replaced when there is much more than when it was first used, and what is left of its transaction goes without names. Not at every doubling: a new connection is a process that knows nothing yet,
+ * and behind the first thousand records how many there are decides no more by what one is found.
  */
 export function createPlans(): Plans {
   const names = new Map<string, string>();
@@ -232,7 +235,7 @@ export function createPlans(): Plans {
   const areOutgrown: Plans['areOutgrown'] = (client) => {
     const first = sizes.get(client) ?? size;
     sizes.set(client, first);
-    return size > 2 * Math.max(first, FEW);
+    return size > (first < FEW ? 2 * FEW : GROWTH * first);
   };
   return {
     areOutgrown,
