@@ -46,7 +46,15 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
 
   /** @returns how many records were folded. */
   async function run(told: boolean): Promise<number> {
-    const { records: folded, end } = await fold(replica, notices.conflicts, told);
+    const { records: folded, end } = await fold(
+      replica,
+      (conflicts, more) => {
+        notices.conflicts(conflicts);
+        // There is something to send while the rest is folded.
+        if (more) notices.changed();
+      },
+      told,
+    );
     if (folded > 0) {
       // What is up to it is found by whoever looks now, and what comes later by the next look.
       lastEnd = end;

@@ -83,6 +83,15 @@ interface Session {
   read: number;
 }
 
+/** Captured writes that are on their way into the feed. */
+interface Folding {
+  readonly isOver: boolean;
+  /** Waits until some of them are there, or all. */
+  step(): Promise<void>;
+}
+
+const FOLDED: Folding = { isOver: true, step: async () => {} };
+
 /** A batch under way. */
 interface Flight {
   readonly count: number;
@@ -109,7 +118,8 @@ export function createLink({ replica, client, introductions, keeper, notices, on
     hasNews: () => news,
     async push(answering, warm) {
       // Where each change goes out as it is made, whoever makes one sees to its being folded, and comes again then.
-      if (!warm) await keeper.settle();
+      const folding = warm ? FOLDED : begin(keeper.settle());
+      await folding.step();
       let total = NOTHING;
       for (let attempt = 1; ; attempt++) {
         const resumed = attempt === 1 ? session : null;
@@ -117,7 +127,7 @@ export function createLink({ replica, client, introductions, keeper, notices, on
         const current = resumed ?? (await shakeHands(answering));
         try {
           let batches = 0;
-          for await (const part of sendFeed(current, resumed !== null || warm)) {
+          for await (const part of sendFeed(current, resumed !== null || warm, folding)) {
             total = add(total, part);
             batches++;
           }
@@ -133,6 +143,23 @@ export function createLink({ replica, client, introductions, keeper, notices, on
       }
     },
   };
+
+  /** A fold under way. */
+  function begin(settling: Promise<void>): Folding {
+    const over = settling.then(() => void (folding.isOver = true));
+    // Whoever waits for a step is told of it.
+    over.catch(() => {});
+    const folding = {
+      isOver: false,
+      async step() {
+        if (folding.isOver) return;
+        let forget = (): void => {};
+        const changed = new Promise<void>((met) => (forget = notices.onChanged(met)));
+        await Promise.race([over, changed]).finally(() => forget());
+      },
+    };
+    return folding;
+  }
 
   async function meet(answering: boolean): Promise<{ readonly own: Introduction; readonly schema: string; readonly rootChanges: number; readonly peer: HandshakeResponse }> {
     const sentAt = performance.now();
@@ -160,12 +187,21 @@ export function createLink({ replica, client, introductions, keeper, notices, on
     return { peer, incarnation, generation, schema, rootChanges, start: peer.checkpoint && { incarnation: peer.checkpoint.incarnation, position: peer.checkpoint.position }, read: after };
   }
 
-  /** @param quiet - Leave the peer's checkpoint unmoved where nothing is sent behind it. */
-  async function* sendFeed(current: Session, quiet: boolean): AsyncGenerator<Pushed> {
+  /**
+   * @param quiet - Leave the peer's checkpoint unmoved where nothing is sent behind it.
+   * @param folding - What is still to be sent, besides what is in the feed.
+   */
+  async function* sendFeed(current: Session, quiet: boolean, folding: Folding): AsyncGenerator<Pushed> {
     const { peer, incarnation, generation } = current;
     const peerId = `${peer.name}.${peer.incarnation}`;
     const byColumn = peer.columns === true;
-    let reading = readFeed(replica, current.read, peerId, byColumn);
+    /** Whether all was in the feed when it was last read. */
+    let isWhole = false;
+    const read = (after: number, most?: number): Promise<Batch> => {
+      isWhole = folding.isOver;
+      return readFeed(replica, after, peerId, byColumn, most);
+    };
+    let reading = read(current.read);
     const { standing } = await reading;
     if (standing.incarnation !== incarnation) throw new PeerRejectedError('CHECKPOINT_MISMATCH', 'the database of this replica was restarted. It begins with a handshake again');
     // Else nothing would be taken of what the peer answers.
@@ -192,14 +228,20 @@ export function createLink({ replica, client, introductions, keeper, notices, on
     try {
       for (;;) {
         const batch: Batch = await reading;
+        const more = batch.more || !isWhole;
+        if (batch.count === 0 && !isWhole) {
+          await folding.step();
+          reading = read(batch.end);
+          continue;
+        }
         const end: Checkpoint = { incarnation, position: batch.end };
         const moves = !sameCheckpoint(current.start, batch.end === 0 ? null : end);
-        if (batch.count === 0 && !batch.more && !promised && (quiet || !moves)) {
+        if (batch.count === 0 && !more && !promised && (quiet || !moves)) {
           current.read = batch.end;
           return;
         }
-        if (batch.more) {
-          reading = readFeed(replica, batch.end, peerId, byColumn, batch.next);
+        if (more) {
+          reading = batch.more ? read(batch.end, batch.next) : folding.step().then(() => read(batch.end, batch.next));
           // Awaited in the next round; if this one fails first, its failure is the one to tell.
           reading.catch(() => {});
         }
@@ -207,12 +249,12 @@ export function createLink({ replica, client, introductions, keeper, notices, on
         if (schemaOf(replica) !== current.schema) throw new PeerRejectedError('CHECKPOINT_MISMATCH', 'the fields of the models have changed here. It begins with a handshake again');
         const size = batch.records.length + batch.columns.length;
         if (size + (flights[0]?.size ?? 0) > AHEAD_LENGTH) yield* landed(0);
-        const flight = sendBatch(current, batch, flights.at(-1)?.end ?? current.start, end);
+        const flight = sendBatch(current, batch, flights.at(-1)?.end ?? current.start, end, more);
         flights.push(flight);
-        promised = batch.more;
-        const isAhead = batch.more && (await flight.taken);
+        promised = more;
+        const isAhead = more && (await flight.taken);
         yield* landed(isAhead ? 1 : 0);
-        if (!batch.more) {
+        if (!more) {
           if (taking !== null) yield await taking;
           return;
         }
@@ -223,9 +265,9 @@ export function createLink({ replica, client, introductions, keeper, notices, on
   }
 
   /** @param start - What the peer will have stored by then. */
-  function sendBatch({ peer, incarnation, rootChanges }: Session, batch: Batch, start: Checkpoint | null, end: Checkpoint): Flight {
+  function sendBatch({ peer, incarnation, rootChanges }: Session, batch: Batch, start: Checkpoint | null, end: Checkpoint, more: boolean): Flight {
     const { name, id } = replica;
-    const { count, records, columns, more } = batch;
+    const { count, records, columns } = batch;
     // The peer has to know what its records go back to.
     if (peer.collection && batch.standing.rootChanges !== rootChanges) {
       throw new PeerRejectedError('CHECKPOINT_MISMATCH', 'this replica has met another history since. It begins with a handshake again');

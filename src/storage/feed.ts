@@ -50,11 +50,11 @@ export interface Batch {
 /**
  * Folds captured writes into their records' states until none is left that was there at the beginning.
  *
- * @param onConflicts - Told after each transaction what it did to the conflict log.
+ * @param onConflicts - Told after each transaction what it did to the conflict log, and whether another follows.
  * @param told - Somebody has told of a write: it need not be looked for first.
  * @returns How many records were folded, and the last place in the feed that was taken then; null where there was nothing to fold.
  */
-export async function fold(replica: Replica, onConflicts: (changes: ConflictChanges) => void, told = false): Promise<{ readonly records: number; readonly end: number | null }> {
+export async function fold(replica: Replica, onConflicts: (changes: ConflictChanges, more: boolean) => void, told = false): Promise<{ readonly records: number; readonly end: number | null }> {
   let folded = 0;
   let last: number | null = null;
   for (let any = told; ; any = false) {
@@ -63,7 +63,7 @@ export async function fold(replica: Replica, onConflicts: (changes: ConflictChan
       const some = await foldSome(tx, replica);
       return { ...some, places: tx.post('SELECT last_value FROM replication.position') };
     });
-    onConflicts(conflicts);
+    onConflicts(conflicts, more);
     folded += records;
     last = Number((await places)[0]?.[0]);
     if (!more) return { records: folded, end: last };

@@ -28,8 +28,11 @@ const RETYPE = 'ALTER TABLE things ALTER COLUMN f2 TYPE integer USING f2::intege
 type Send = (request: OutgoingChanges, again: (request: OutgoingChanges, onTaken?: () => void) => Promise<ChangesResponse>, onTaken?: () => void) => Promise<ChangesResponse>;
 
 /** From a to whoever is b when it is called. */
-/** @param send - How a batch is sent. */
-function linkToB(asked: (request: OutgoingChanges) => OutgoingChanges = (request) => request, send: Send = (request, again) => again(request)): Link {
+/**
+ * @param send - How a batch is sent.
+ * @param fold - What folding is; told by `folded` of a part.
+ */
+function linkToB(asked: (request: OutgoingChanges) => OutgoingChanges = (request) => request, send: Send = (request, again) => again(request), fold?: (folded: () => void) => Promise<void>): Link {
   const { replica, settle } = replicas.at('a');
   const b = (): PeerClient => clientTo(replicas.at('b'), []);
   handshakes = 0;
@@ -50,7 +53,8 @@ function linkToB(asked: (request: OutgoingChanges) => OutgoingChanges = (request
     resend: (request) => b().resend(request),
   };
   const introductions = createIntroductions(replica, { skew: () => {}, warn: () => {} });
-  return createLink({ replica, client, introductions, keeper: { wake: () => {}, settle, close: async () => {} }, notices: createNotices() });
+  const notices = createNotices();
+  return createLink({ replica, client, introductions, keeper: { wake: () => {}, settle: fold ? () => fold(notices.changed) : settle, close: async () => {} }, notices });
 }
 
 const capture = (key: string): Promise<unknown> => replicas.at('a').sql(`INSERT INTO things (id, f1, f2) VALUES ($1, '1', '2')`, [key]);
@@ -242,6 +246,35 @@ describe('batches', () => {
     expect(await link.push(false, false)).toMatchObject({ sent: 4 * SENT_RECORDS - 1, applied: 4 * SENT_RECORDS - 1 });
     expect([held.done, counted.most, batches, handshakes]).toEqual([true, 2, 4, 1]);
     await expectSame(replicas);
+  });
+
+  it('are sent while more is folded, which they say', async () => {
+    replicas = await openReplicas('ab');
+    const a = replicas.at('a');
+    let first = (): void => {};
+    const sent = new Promise<void>((met, late) => {
+      first = met;
+      setTimeout(() => late(new Error('what was folded was not sent while more was')), 20_000).unref();
+    });
+    const told: boolean[] = [];
+    const asked = (request: OutgoingChanges): OutgoingChanges => {
+      told.push(request.more);
+      first();
+      return request;
+    };
+    const link = linkToB(asked, undefined, async (folded) => {
+      await write('x');
+      folded();
+      await sent;
+      // Nothing new.
+      folded();
+      await write('y');
+    });
+    expect(await link.push(false, false)).toMatchObject({ sent: 2, applied: 2 });
+    expect(told).toEqual([true, false]);
+    expect(await a.sql('SELECT count(*) FROM replication.log')).toEqual([{ count: '0' }]);
+    await expectSame(replicas);
+    await expect(linkToB(undefined, undefined, () => Promise.reject(new Error('the disk is full'))).push(false, false)).rejects.toThrow('the disk is full');
   });
 
   it('come one by one to a peer that does not say that it has them', async () => {
