@@ -19,6 +19,8 @@ if (digestOfBuild() !== digestOfSources()) {
 // What a batch leaves behind is cleared away once the heap has grown by so many percent, not when V8 finds that the machine has no more to spare: a database beside it can use the memory. As much is
 // saved by --max-semi-space-size in package.json, which has to be there when the process starts.
 setFlagsFromString('--heap-growing-percent=60');
+// A function is compiled with little of what it calls: what is hot for a second, as a sync is, is compiled before that is over, and the processors are the database's as well.
+setFlagsFromString('--max-inlined-bytecode-size-cumulative=120');
 // Stack traces name the sources.
 process.setSourceMapsEnabled(true);
 await import(pathToFileURL(join(BUILD, 'cli.js')).href);
