@@ -58,11 +58,16 @@ export function kindOf(state: State): ConflictKind {
 export function differingFields(state: State): readonly string[] {
   const living = livingSides(state);
   const names = [...fieldNames(living)];
-  const [first, ...others] = living;
-  const differing = names.filter((name) => others.some(({ fields }) => valueOf(fields as Fields, name) !== valueOf(first?.fields as Fields, name)));
+  const differing = names.filter((name) => isDiffering(living, name));
   if (living.length === standing(state).length) return differing;
   const changed = new Set(living.flatMap((version) => changedFields(version, state)));
   return names.filter((name) => changed.has(name) || differing.includes(name));
+}
+
+function isDiffering([first, ...others]: readonly Version[], name: string): boolean {
+  const value = valueOf(first?.fields ?? {}, name);
+  for (const { fields } of others) if (valueOf(fields ?? {}, name) !== value) return true;
+  return false;
 }
 
 /** The fields that this side wrote and that some other side had not seen. */

@@ -1,7 +1,7 @@
 /**
  * What two replicas tell each other, decided purely: what a received state changes, what need not be sent back, and where a feed goes on.
  */
-import { merge, sameState, standing, type State } from './merge.ts';
+import { merge, ordered, sameState, standing, type State } from './merge.ts';
 import { compare, covers, type ReplicaId, type Version } from './version.ts';
 
 /** A record's state and where it came from. */
@@ -46,6 +46,8 @@ export function receive(
   faults?: (mine: Version, theirs: Version) => void,
   aside: State = [],
 ): Received {
+  const plain = receivePlain(held, incoming, sender, aside);
+  if (plain !== null) return plain;
   // Another implementation may send its versions in any order, and one that another covers besides.
   const theirs = merge([], incoming);
   const upheld = aside.length === 0 ? aside : aside.filter(({ fields, vector }) => fields === null && theirs.some((other) => !other.collected && covers(vector, other.vector)));
@@ -53,6 +55,23 @@ export function receive(
   const changed = state !== held.state && !sameState(state, held.state);
   const differs = lacks(theirs, state);
   return { state, origin: differs ? (changed ? null : held.origin) : state.length === 0 ? null : sender, changed, differs };
+}
+
+/** What comes of one version that meets one: most of what is received, told by a look at their vectors. Null where it is not so plain. */
+function receivePlain({ state, origin }: Held, incoming: State, sender: ReplicaId, aside: State): Received | null {
+  const [mine] = state;
+  const [theirs] = incoming;
+  if (mine === undefined || theirs === undefined || state.length > 1 || incoming.length > 1 || aside.length > 0 || mine.collected || theirs.collected) return null;
+  switch (compare(mine.vector, theirs.vector)) {
+    case 'equal':
+      return null;
+    case 'before':
+      return { state: incoming, origin: sender, changed: true, differs: false };
+    case 'after':
+      return { state, origin, changed: false, differs: true };
+    case 'concurrent':
+      return { state: ordered([mine, theirs]), origin: null, changed: true, differs: true };
+  }
 }
 
 /** True where `state`, which holds all of `theirs` that is to be held, holds more: what `theirs` would become by it is another state. */

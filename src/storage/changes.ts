@@ -51,8 +51,8 @@ export async function writeChanges(
   more: string | null = null,
 ): Promise<Written> {
   if (given.length === 0) return { conflicts: NO_CHANGES, waiting: new Map(), masked: new Map() };
-  const { changes, verdicts, waiting } = await showAll(tx, replica, now, given);
-  await refuseIfWrittenMeanwhile(tx, changes.flatMap(({ before, view }) => (before.row === null && view.fields !== null ? [before] : [])));
+  const { changes, verdicts, waiting, claiming } = await showAll(tx, replica, now, given);
+  await refuseIfWrittenMeanwhile(tx, changes.filter(({ before, view }) => before.row === null && view.fields !== null).map(({ before }) => before));
   const encoded = new Map<State, string>();
   const records = changes.map((change): StoredChange => {
     const { before, state, origin, view } = change;
@@ -87,7 +87,7 @@ export async function writeChanges(
   if (places.length > 0) tx.post('DELETE FROM replication.log WHERE ctid = ANY($1::tid[])', [places]);
   addToDigests(tx, records);
   noteArrivals(tx, [...changes.filter((change) => !waiting.has(change)).flatMap(tokensOf), ...[...waiting.values()].flatMap(({ awaits }) => (awaits === AGAIN ? [AGAIN] : []))]);
-  storeClaims(tx, now, changes, verdicts, waiting);
+  if (claiming) storeClaims(tx, now, changes, verdicts, waiting);
   const conflicts = await logConflicts(tx, replica, now.clock, changes, encoded);
   const unique = await logVerdicts(tx, now, verdicts, more);
   return {
@@ -154,20 +154,29 @@ function storeStates(tx: Transaction, clock: number, records: readonly StoredCha
 }
 
 /** Writes the rows. Whose a unique value is, is asked only where that is in question. */
-async function showAll(tx: Transaction, replica: Replica, now: Now, given: readonly Change[]): Promise<Arbitrated & { readonly waiting: ReadonlyMap<Change, Unshown> }> {
-  const first = await arbitrate(tx, replica, given, await contested(tx, now, given));
+async function showAll(tx: Transaction, replica: Replica, now: Now, given: readonly Change[]): Promise<Showing> {
+  const disputed = await contested(tx, now, given);
+  const first = await arbitrate(tx, replica, given, disputed);
   try {
-    return withAside(first, await materialise(tx, replica, first.changes, 'tell'));
+    const shown = await materialise(tx, replica, first.changes, 'tell');
+    const showing = withAside(first, shown);
+    return { ...showing, claiming: disputed.length > 0 || showing.waiting.size > 0 || shown.changes.length > given.length };
   } catch (error) {
     if (!(error instanceof ClashError)) throw error;
     // Children that had to follow their parents may claim it too.
     const all = [...given, ...error.changes.filter((change) => !first.changes.includes(change))];
     const again = await arbitrate(tx, replica, all, all.filter(({ before }) => before.table.unique.length > 0));
-    return withAside(again, await materialise(tx, replica, again.changes, 'wait'));
+    return { ...withAside(again, await materialise(tx, replica, again.changes, 'wait')), claiming: true };
   }
 }
 
-function withAside({ verdicts }: Arbitrated, { changes, unshown }: Shown): Arbitrated & { readonly waiting: ReadonlyMap<Change, Unshown> } {
+interface Showing extends Arbitrated {
+  readonly waiting: ReadonlyMap<Change, Unshown>;
+  /** False where each row tells what its record claims, and did before. */
+  readonly claiming: boolean;
+}
+
+function withAside({ verdicts }: Arbitrated, { changes, unshown }: Shown): Omit<Showing, 'claiming'> {
   const waiting = new Map(unshown);
   for (const change of changes) {
     if (change.aside !== undefined && !waiting.has(change)) waiting.set(change, { reason: change.aside, awaits: null, removed: true });

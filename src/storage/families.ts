@@ -34,6 +34,7 @@ const CHILDREN_AT_ONCE = 5000;
 
 /** Finds, of changes about to be shown, those that lack a parent, and the children in the tables that will lack theirs. */
 export async function findOrphans(tx: Transaction, replica: Replica, given: readonly Change[]): Promise<Families> {
+  if (given.every(({ before: { table } }) => table.parents.length === 0 && table.children.length === 0)) return { changes: given, orphaned: new Map(), partial: new Set() };
   const changes = new Map(given.map((change) => [recordId(change), change]));
   const orphaned = new Map<Change, Orphaned>();
   let suspects = given.filter((change) => isLiving(change) && !isShown(change));

@@ -66,13 +66,13 @@ interface Goal extends RowGoal {
  */
 export async function materialise(tx: Transaction, replica: Replica, given: readonly Change[], clash: 'tell' | 'wait'): Promise<Shown> {
   const { changes, orphaned, partial } = await findOrphans(tx, replica, given);
+  const tables = new Set(changes.map(({ before }) => before.table));
   const order = new Map([...replica.tables.keys()].map((name, n) => [name, n]));
   const place = ({ before }: Goal): number => order.get(before.table.name) ?? 0;
-  const goals = changes
-    .map((change): Goal => ({ change, key: change.before.key, before: change.before, fields: orphaned.has(change) ? null : rowOf(change) }))
-    .toSorted((a, b) => place(a) - place(b));
+  const unordered = changes.map((change): Goal => ({ change, key: change.before.key, before: change.before, fields: orphaned.has(change) ? null : rowOf(change) }));
+  const goals = tables.size < 2 ? unordered : unordered.toSorted((a, b) => place(a) - place(b));
   const refused = new Map<Goal, string>();
-  const attempted: Attempt = { changes, refused, told: new Set(clash === 'wait' ? [] : changes.flatMap(({ before }) => before.table.unique.map(({ name }) => name))) };
+  const attempted: Attempt = { changes, refused, told: new Set(clash === 'wait' ? [] : [...tables].flatMap(({ unique }) => unique.map(({ name }) => name))) };
   let rest = goals.filter(({ before, fields }) => !sameFields(fields, before.row));
   const saved = attempted.told.size > 0 && rest.length > 0 ? tx.query('SAVEPOINT unquestioned') : null;
   // What failed may be shown once others are: a parent, a value given up.

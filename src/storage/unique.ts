@@ -39,6 +39,7 @@ export async function contested(tx: Transaction, now: Pick<Now, 'claimed'>, chan
 
 /** Gives the values that the `disputed` changes claim, or claimed, to their holders. */
 export async function arbitrate(tx: Transaction, replica: Replica, changes: readonly Change[], disputed: readonly Change[]): Promise<Arbitrated> {
+  if (disputed.length === 0) return { changes, verdicts: [] };
   const judged = new Map<string, Change>();
   const verdicts: Verdict[] = [];
   for (const table of replica.tables.values()) {

@@ -60,6 +60,18 @@ describe('receive', () => {
       RUNS,
     );
   });
+
+  it('makes of one version that meets one what it makes of any', () => {
+    fc.assert(
+      fc.property(statesOf(2), fc.constantFrom(null, 'p.1', 'q.1'), ({ states }, origin) => {
+        const [mine, theirs] = states.map((state) => state.slice(0, 1));
+        if (mine === undefined || theirs === undefined) return;
+        // Told twice it is no single version, and goes the long way.
+        expect(receive({ state: mine, origin }, theirs, 'p.1')).toEqual(receive({ state: mine, origin }, [...theirs, ...theirs], 'p.1'));
+      }),
+      RUNS,
+    );
+  });
 });
 
 it('a record is withheld from the peer that it came from, in that incarnation', () => {
