@@ -12,9 +12,10 @@ const GAP = '\0\0\0\0';
 /** A `text[]` in PostgreSQL's binary form (`array_recv`). */
 export function texts(values: readonly (string | null)[]): Buffer {
   // Written at once: a call for each element takes longer than all the rest. `join` takes null for nothing.
-  const joined = GAP + values.join(GAP);
+  const joined = values.join(GAP);
   const bytes = Buffer.byteLength(joined);
-  const array = Buffer.allocUnsafe(HEADER_BYTES + bytes);
+  const isAscii = bytes === joined.length;
+  const array = Buffer.allocUnsafe(HEADER_BYTES + LENGTH_BYTES + bytes);
   // Dimensions, whether there are nulls, the type of the elements; their number, and the index of the first.
   let at = array.writeInt32BE(values.length === 0 ? 0 : 1, 0);
   at = array.writeInt32BE(values.includes(null) ? 1 : 0, at);
@@ -22,8 +23,7 @@ export function texts(values: readonly (string | null)[]): Buffer {
   if (values.length === 0) return array.subarray(0, at);
   at = array.writeInt32BE(values.length, at);
   at = array.writeInt32BE(1, at);
-  array.write(joined, at);
-  const isAscii = bytes === joined.length;
+  array.write(joined, at + LENGTH_BYTES, isAscii ? 'latin1' : 'utf8');
   for (const value of values) {
     const length = value === null ? 0 : isAscii ? value.length : Buffer.byteLength(value);
     array.writeInt32BE(value === null ? -1 : length, at);
