@@ -4,8 +4,9 @@ import { PROTOCOL } from '../replication/protocol.ts';
 import { readDigests, readKeyDigests, type BucketDigest, type KeyDigest } from '../storage/digest.ts';
 import type { Replica } from '../storage/replica.ts';
 
-/** Buckets whose keys are looked into at once, so that neither side holds all keys of a large table that differs throughout. */
+/** Buckets, and about how many records, that are looked into at once: of a large table that differs throughout neither side holds more. */
 const BUCKETS_AT_ONCE = 64;
+const RECORDS_AT_ONCE = 5_000;
 
 /**
  * The share of records that are the same here and on a peer, 0 to 1; 1 where there are none.
@@ -19,8 +20,7 @@ export async function compareWith(replica: Replica, client: PeerClient, signal?:
   const { differing, same: whole } = compareBuckets(mine, theirs);
   let same = whole;
   let all = whole;
-  for (let i = 0; i < differing.length; i += BUCKETS_AT_ONCE) {
-    const some = differing.slice(i, i + BUCKETS_AT_ONCE);
+  for (const some of portionsOf(differing, [...mine, ...theirs])) {
     const [here, there] = await Promise.all([readKeyDigests(replica, some), ask(some)]);
     const counts = compareKeys(here, there.keys);
     same += counts.same;
@@ -45,6 +45,25 @@ export function compareBuckets(mine: readonly BucketDigest[], theirs: readonly B
   return { differing, same };
 }
 
+/** Cuts buckets into portions: at most `BUCKETS_AT_ONCE`, of about `RECORDS_AT_ONCE` records on the side that has more of them. A bucket is not cut. */
+export function* portionsOf(buckets: readonly [string, number][], digests: readonly BucketDigest[]): Generator<[string, number][]> {
+  const sizes = new Map<string, number>();
+  for (const digest of digests) sizes.set(bucketId(digest), Math.max(sizes.get(bucketId(digest)) ?? 0, digest[2]));
+  let portion: [string, number][] = [];
+  let records = 0;
+  for (const bucket of buckets) {
+    const size = sizes.get(bucketId(bucket)) ?? 0;
+    if (portion.length === BUCKETS_AT_ONCE || (portion.length > 0 && records + size > RECORDS_AT_ONCE)) {
+      yield portion;
+      portion = [];
+      records = 0;
+    }
+    portion.push(bucket);
+    records += size;
+  }
+  if (portion.length > 0) yield portion;
+}
+
 /** How many records are on either side, and how many are the same on both. */
 export function compareKeys(mine: readonly KeyDigest[], theirs: readonly KeyDigest[]): { readonly all: number; readonly same: number } {
   const hashes = new Map(mine.map(([model, key, hash]) => [`${model} ${key}`, hash]));
@@ -58,6 +77,6 @@ export function compareKeys(mine: readonly KeyDigest[], theirs: readonly KeyDige
   return { all: mine.length + onlyThere, same };
 }
 
-function bucketId([model, bucket]: BucketDigest): string {
+function bucketId([model, bucket]: readonly [string, number, ...unknown[]]): string {
   return `${bucket} ${model}`;
 }

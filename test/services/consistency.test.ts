@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import type { PeerClient } from '../../src/peers/client.ts';
-import { compareBuckets, compareKeys, compareWith } from '../../src/services/consistency.ts';
+import { compareBuckets, compareKeys, compareWith, portionsOf } from '../../src/services/consistency.ts';
 import { createNotices } from '../../src/services/notices.ts';
 import { readDigests, readKeyDigests, type BucketDigest, type KeyDigest } from '../../src/storage/digest.ts';
 import { fold } from '../../src/storage/feed.ts';
@@ -47,6 +47,24 @@ describe('comparing digests', () => {
         expect([same + counts.same, same + counts.all]).toEqual([equal.length, all.size]);
       }),
       { numRuns: 1_000 },
+    );
+  });
+
+  it('asks for a few thousand records at a time, however many differ', () => {
+    const digest = fc.tuple(fc.constantFrom('M', 'N'), fc.integer({ min: 0, max: 1_023 }), fc.oneof(fc.integer({ min: 1, max: 20 }), fc.integer({ min: 1, max: 9_000 })), fc.constant('1'));
+    const side = fc.uniqueArray(digest, { selector: ([model, bucket]) => `${model} ${bucket}`, maxLength: 1_500 });
+    fc.assert(
+      fc.property(side, side, (mine, theirs) => {
+        const { differing } = compareBuckets(mine, theirs.map(([model, bucket, count]) => [model, bucket, count, '2'] as const));
+        const portions = [...portionsOf(differing, [...mine, ...theirs])];
+        expect(portions.flat()).toEqual(differing);
+        for (const portion of portions) {
+          const held = [mine, theirs].map((all) => all.filter(([model, bucket]) => portion.some((asked) => asked[0] === model && asked[1] === bucket)).reduce((sum, [, , count]) => sum + count, 0));
+          expect(portion.length === 1 || Math.max(...held) <= 5_000).toBe(true);
+          expect(portion.length).toBeLessThanOrEqual(64);
+        }
+      }),
+      { numRuns: 20 },
     );
   });
 
