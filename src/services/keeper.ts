@@ -12,8 +12,8 @@ import type { Notices } from './notices.ts';
 export interface Keeper {
   /** A write was made here: fold it soon. */
   wake(): void;
-  /** Folds all that is captured by now. Several callers share one run. */
-  settle(): Promise<void>;
+  /** Folds all that is captured by now. Several callers share one run. @param onPart - Told when part of it is folded, and more is. */
+  settle(onPart?: () => void): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -37,6 +37,7 @@ const RETRY_MS = 10_000;
 const RETRY_RECORDS = 200;
 
 export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onError: (error: unknown) => void): Keeper {
+  const parts = new Set<() => void>();
   let running: Promise<number> | null = null;
   let next: Promise<number> | null = null;
   let closed = false;
@@ -50,8 +51,10 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
       replica,
       (conflicts, more) => {
         notices.conflicts(conflicts);
+        if (!more) return;
         // There is something to send while the rest is folded.
-        if (more) notices.changed();
+        notices.changed();
+        for (const tell of parts) tell();
       },
       told,
     );
@@ -158,8 +161,13 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
       woken = true;
       schedule();
     },
-    async settle() {
-      await settle();
+    async settle(onPart = () => {}) {
+      parts.add(onPart);
+      try {
+        await settle();
+      } finally {
+        parts.delete(onPart);
+      }
     },
     async close() {
       closed = true;

@@ -118,7 +118,7 @@ export function createLink({ replica, client, introductions, keeper, notices, on
     hasNews: () => news,
     async push(answering, warm) {
       // Where each change goes out as it is made, whoever makes one sees to its being folded, and comes again then.
-      const folding = warm ? FOLDED : begin(keeper.settle());
+      const folding = warm ? FOLDED : fold();
       await folding.step();
       let total = NOTHING;
       for (let attempt = 1; ; attempt++) {
@@ -144,18 +144,22 @@ export function createLink({ replica, client, introductions, keeper, notices, on
     },
   };
 
-  /** A fold under way. */
-  function begin(settling: Promise<void>): Folding {
-    const over = settling.then(() => void (folding.isOver = true));
+  function fold(): Folding {
+    let isAhead = false;
+    let wake = (): void => {};
+    const over = keeper
+      .settle(() => {
+        isAhead = true;
+        wake();
+      })
+      .then(() => void (folding.isOver = true));
     // Whoever waits for a step is told of it.
     over.catch(() => {});
     const folding = {
       isOver: false,
       async step() {
-        if (folding.isOver) return;
-        let forget = (): void => {};
-        const changed = new Promise<void>((met) => (forget = notices.onChanged(met)));
-        await Promise.race([over, changed]).finally(() => forget());
+        if (!isAhead && !folding.isOver) await Promise.race([over, new Promise<void>((met) => (wake = met))]);
+        isAhead = false;
       },
     };
     return folding;

@@ -2,7 +2,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 
 import { CALM, createKeeper, LIVE, type Keeper, type Pace } from '../../src/services/keeper.ts';
 import { createNotices, type Notices } from '../../src/services/notices.ts';
-import { fold } from '../../src/storage/feed.ts';
+import { BATCH_RECORDS, fold } from '../../src/storage/feed.ts';
 import type { Replica } from '../../src/storage/replica.ts';
 import { createParties, type Parties } from './parties.ts';
 
@@ -37,6 +37,17 @@ describe('the keeper', () => {
     expect([await logged(), await folded()]).toEqual([0, 2]);
     await keeper.settle();
     expect(await folded()).toBe(2);
+  });
+
+  it('tells whom it settles for when a part is folded and more is, and only then', async () => {
+    let parts = 0;
+    const settle = () => keeper.settle(() => void parts++);
+    await write();
+    await settle();
+    expect(parts).toBe(0);
+    await replica.db.query(`INSERT INTO users (nom, email) SELECT 'N', n || '@y.org' FROM generate_series(1, $1::integer) n`, [BATCH_RECORDS + 1]);
+    await settle();
+    expect([parts, await logged()]).toEqual([1, 0]);
   });
 
   it('folds what was written before each of many calls, which share runs', async () => {

@@ -53,8 +53,7 @@ function linkToB(asked: (request: OutgoingChanges) => OutgoingChanges = (request
     resend: (request) => b().resend(request),
   };
   const introductions = createIntroductions(replica, { skew: () => {}, warn: () => {} });
-  const notices = createNotices();
-  return createLink({ replica, client, introductions, keeper: { wake: () => {}, settle: fold ? () => fold(notices.changed) : settle, close: async () => {} }, notices });
+  return createLink({ replica, client, introductions, keeper: { wake: () => {}, settle: fold ? (folded = () => {}) => fold(folded) : settle, close: async () => {} }, notices: createNotices() });
 }
 
 const capture = (key: string): Promise<unknown> => replicas.at('a').sql(`INSERT INTO things (id, f1, f2) VALUES ($1, '1', '2')`, [key]);
