@@ -4,6 +4,8 @@
  */
 
 const TEXT = 25;
+const BIGINT = 20;
+const SMALLINT = 21;
 const HEADER_BYTES = 20;
 const LENGTH_BYTES = 4;
 /** Where the length of the next element goes. */
@@ -16,13 +18,8 @@ export function texts(values: readonly (string | null)[]): Buffer {
   const bytes = Buffer.byteLength(joined);
   const isAscii = bytes === joined.length;
   const array = Buffer.allocUnsafe(HEADER_BYTES + LENGTH_BYTES + bytes);
-  // Dimensions, whether there are nulls, the type of the elements; their number, and the index of the first.
-  let at = array.writeInt32BE(values.length === 0 ? 0 : 1, 0);
-  at = array.writeInt32BE(values.includes(null) ? 1 : 0, at);
-  at = array.writeInt32BE(TEXT, at);
+  let at = writeHeader(array, TEXT, values.length, values.includes(null));
   if (values.length === 0) return array.subarray(0, at);
-  at = array.writeInt32BE(values.length, at);
-  at = array.writeInt32BE(1, at);
   array.write(joined, at + LENGTH_BYTES, isAscii ? 'latin1' : 'utf8');
   for (const value of values) {
     const length = value === null ? 0 : isAscii ? value.length : Buffer.byteLength(value);
@@ -30,6 +27,40 @@ export function texts(values: readonly (string | null)[]): Buffer {
     at += LENGTH_BYTES + length;
   }
   return array;
+}
+
+/** A `bigint[]` of numbers from 0 on that JavaScript holds exactly, in the same form. */
+export function bigints(values: readonly number[]): Buffer {
+  return fixed(values, BIGINT, 8, (array, value, at) => {
+    array.writeInt32BE(Math.floor(value / 2 ** 32), at);
+    array.writeInt32BE(value | 0, at + 4);
+  });
+}
+
+/** A `smallint[]`, in the same form. */
+export function smallints(values: readonly number[]): Buffer {
+  return fixed(values, SMALLINT, 2, (array, value, at) => array.writeInt16BE(value, at));
+}
+
+function fixed(values: readonly number[], type: number, size: number, write: (array: Buffer, value: number, at: number) => void): Buffer {
+  const array = Buffer.allocUnsafe(HEADER_BYTES + values.length * (LENGTH_BYTES + size));
+  let at = writeHeader(array, type, values.length, false);
+  for (const value of values) {
+    at = array.writeInt32BE(size, at);
+    write(array, value, at);
+    at += size;
+  }
+  return array.subarray(0, at);
+}
+
+/** Dimensions, whether there are nulls, the type of the elements; their number, and the index of the first. @returns where the elements go. */
+function writeHeader(array: Buffer, type: number, count: number, hasNulls: boolean): number {
+  let at = array.writeInt32BE(count === 0 ? 0 : 1, 0);
+  at = array.writeInt32BE(hasNulls ? 1 : 0, at);
+  at = array.writeInt32BE(type, at);
+  if (count === 0) return at;
+  at = array.writeInt32BE(count, at);
+  return array.writeInt32BE(1, at);
 }
 
 /** An array of numbers, of whatever type; those beyond what JavaScript holds exactly as decimal digits. */

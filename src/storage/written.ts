@@ -4,7 +4,7 @@
 import { writtenHash } from '../replication/merge.ts';
 import type { ReplicaId, Stamp } from '../replication/version.ts';
 import { firstVersion } from '../replication/write.ts';
-import { numbers, texts } from './arrays.ts';
+import { bigints, smallints, texts } from './arrays.ts';
 import type { Transaction } from './database.ts';
 import { addNewToDigests, bucketOf } from './digest.ts';
 import { encodeAsRow } from './records.ts';
@@ -30,7 +30,7 @@ export function prepare(table: ModelTable, { keys, writer, stamps }: Written): P
   const buckets = keys.map(bucketOf);
   // No replica id has a minus in it.
   const around = encodeAsRow(table, firstVersion(writer, -1, {})).split('-1');
-  return { buckets, hashes, parameters: [...around, texts(keys), numbers(digits), numbers(hashes), numbers(buckets)] };
+  return { buckets, hashes, parameters: [...around, texts(keys), texts(digits), bigints(hashes), smallints(buckets)] };
 }
 
 /** Stores records that have none yet, at the end of the feed, in their order. @param clock - In microseconds. */
@@ -38,7 +38,7 @@ export function storeWritten(tx: Transaction, { name }: ModelTable, { buckets, h
   tx.post(
     `INSERT INTO replication.record (model, key, position, origin, versions, hash, bucket, changed_at)
      SELECT $1, key, nextval('replication.position'), $2, ($4 || stamp || $5 || stamp || $6)::json, hash, bucket, $3
-       FROM unnest($7::text[], $8::bigint[], $9::bigint[], $10::smallint[]) AS x (key, stamp, hash, bucket)`,
+       FROM unnest($7::text[], $8::text[], $9::bigint[], $10::smallint[]) AS x (key, stamp, hash, bucket)`,
     [name, origin, clock, ...parameters],
   );
   addNewToDigests(tx, name, buckets, hashes);
