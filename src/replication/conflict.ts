@@ -57,16 +57,17 @@ export function kindOf(state: State): ConflictKind {
 /** The fields whose values differ between the sides; against a deletion, those that the living sides changed. */
 export function differingFields(state: State): readonly string[] {
   const living = livingSides(state);
-  const names = [...fieldNames(living)];
-  const differing = names.filter((name) => isDiffering(living, name));
+  const names = fieldNames(living);
+  const differing: string[] = [];
+  for (const name of names) if (isDiffering(living, name)) differing.push(name);
   if (living.length === standing(state).length) return differing;
   const changed = new Set(living.flatMap((version) => changedFields(version, state)));
-  return names.filter((name) => changed.has(name) || differing.includes(name));
+  return [...names].filter((name) => changed.has(name) || differing.includes(name));
 }
 
-function isDiffering([first, ...others]: readonly Version[], name: string): boolean {
-  const value = valueOf(first?.fields ?? {}, name);
-  for (const { fields } of others) if (valueOf(fields ?? {}, name) !== value) return true;
+function isDiffering(living: readonly Version[], name: string): boolean {
+  const value = valueOf((living[0] as Version).fields as Fields, name);
+  for (let i = 1; i < living.length; i++) if (valueOf((living[i] as Version).fields as Fields, name) !== value) return true;
   return false;
 }
 

@@ -170,9 +170,10 @@ function* byTable(replica: Replica, records: readonly WireRecord[]): Generator<[
 
 /** What a batch says of each record. A peer's word that its versions are an antichain, and each record named once, is not relied on: `receive` makes a state of them. */
 function incomingStates(records: readonly WireRecord[], states = new Map<string, readonly Version[]>()): Map<string, readonly Version[]> {
-  for (const [, key, versions] of records) {
+  for (const record of records) {
+    const key = record[1];
     const known = states.get(key);
-    const told = versions.map(fromWire);
+    const told = record[2].map(fromWire);
     states.set(key, known === undefined ? told : [...known, ...told]);
   }
   return states;

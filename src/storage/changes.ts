@@ -84,7 +84,7 @@ export async function writeChanges(
   });
   const places = changes.flatMap(({ before }) => before.places);
   storeStates(tx, now.clock, records);
-  if (places.length > 0) tx.post('DELETE FROM replication.log WHERE ctid = ANY($1::tid[])', [places]);
+  if (places.length > 0) tx.post('DELETE FROM replication.log WHERE ctid = ANY ($1::text[]::tid[])', [texts(places)]);
   addToDigests(tx, records);
   noteArrivals(tx, [...changes.filter((change) => !waiting.has(change)).flatMap(tokensOf), ...[...waiting.values()].flatMap(({ awaits }) => (awaits === AGAIN ? [AGAIN] : []))]);
   if (claiming) storeClaims(tx, now, changes, verdicts, waiting);

@@ -74,28 +74,34 @@ export async function logConflicts(tx: Transaction, replica: Replica, clock: num
     const known = standing(before.state);
     const same = sameState(known, versions);
     if (conflict && id !== undefined && replica.policy === 'manual' && same) continue;
-    const values = (): string | null => view.fields && JSON.stringify(view.fields);
     if (conflict) {
-      const now = { kind: kindOf(state), fields: differingFields(state) };
-      const sides = (): string => encoded.get(versions) ?? encodeState(versions, null);
+      const kind = kindOf(state);
+      const fields = differingFields(state);
+      const stored = encoded.get(versions);
       // An automatic policy has settled it in the view: logged for what it passed over.
-      const ending = replica.policy === 'manual' ? undefined : { strategy: replica.policy, by: replica.name, values: values() };
+      const ending = replica.policy === 'manual' ? null : { strategy: replica.policy, by: replica.name, values: valuesOf(view) };
       if (id === undefined) {
-        const entry = { model: table.name, key, ...now, sides: encoded.has(versions) ? null : sides() };
-        if (ending === undefined) opened.push(entry);
-        else if (!same) opened.push({ ...entry, ending });
-      } else if (ending === undefined) updated.push({ id, ...now, sides: sides() });
-      else closed.push({ id, ...now, sides: sides(), ...ending });
+        if (ending === null || !same) opened.push({ model: table.name, key, kind, fields, sides: stored === undefined ? encodeState(versions, null) : null, ...(ending && { ending }) });
+      } else {
+        const sides = stored ?? encodeState(versions, null);
+        if (ending === null) updated.push({ id, kind, fields, sides });
+        else closed.push({ id, kind, fields, sides, ...ending });
+      }
     } else if (id !== undefined) {
       // A side may have been written to since, and the write is to be found in the log once it is decided over.
       const last = isConflict(before.settled) ? before.settled : known;
-      closed.push({ id, kind: kindOf(last), fields: differingFields(last), sides: last === before.state ? null : encodeState(last, null), values: values(), ...outcome(last, state) });
+      closed.push({ id, kind: kindOf(last), fields: differingFields(last), sides: last === before.state ? null : encodeState(last, null), values: valuesOf(view), ...outcome(last, state) });
     }
   }
   await updateEntries(tx, updated);
   const resolved = await closeEntries(tx, clock, closed);
   const detected = await openEntries(tx, clock, opened);
   return { detected, resolved: [...resolved, ...(replica.policy === 'manual' ? [] : detected.map(({ id }) => ({ id, strategy: replica.policy as Strategy, seconds: 0 })))] };
+}
+
+/** What is shown, as an entry keeps it. */
+function valuesOf({ fields }: Change['view']): string | null {
+  return fields && JSON.stringify(fields);
 }
 
 /** A page of entries, newest first; it ends early where the entries are large. */

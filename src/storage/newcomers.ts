@@ -29,10 +29,9 @@ export const WORTH = 100;
  */
 export async function takeNewcomers(tx: Transaction, table: ModelTable, incoming: ReadonlyMap<string, State>, origin: ReplicaId, clock: number): Promise<ReadonlySet<string>> {
   if (incoming.size < WORTH || !standsAlone(table)) return new Set();
-  const plain = [...incoming].flatMap(([key, state]) => (isPlain(table, state) ? [{ key, version: state[0] as Living }] : []));
-  if (plain.length < WORTH) return new Set();
-  const unknown = await keysOf(tx, table, plain.map(({ key }) => key), 'unknown');
-  const newcomers = unknown === null ? [] : plain.filter(({ key }) => unknown.has(key));
+  const unknown = await keysOf(tx, table, [...incoming.keys()], 'unknown');
+  if (unknown === null || unknown.size < WORTH) return new Set();
+  const newcomers = [...incoming].flatMap(([key, state]) => (unknown.has(key) && isPlain(table, state) ? [{ key, version: state[0] as Living }] : []));
   if (newcomers.length < WORTH) return new Set();
   const keys = newcomers.map(({ key }) => key);
   const showing = showNew(tx, table, keys, table.columns.map(({ field: { name } }) => newcomers.map(({ version }) => version.fields[name] ?? null)));

@@ -68,7 +68,7 @@ export async function lockRows(tx: Transaction, table: ModelTable, keys: readonl
   const { keyColumn } = table;
   await tx.query(
     `SELECT FROM ${table.table} t JOIN unnest($1::text[]) AS k (key) ON ${matchesKey('t', keyColumn, 'k.key')} ORDER BY t.${keyColumn.column} FOR UPDATE OF t`,
-    [keys],
+    [texts(keys)],
   );
 }
 

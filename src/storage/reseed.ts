@@ -8,6 +8,7 @@ import { begunSince } from '../replication/knowledge.ts';
 import { merge, type State } from '../replication/merge.ts';
 import { partState } from '../replication/reseed.ts';
 import type { ReplicaId } from '../replication/version.ts';
+import { texts } from './arrays.ts';
 import { heldVersion, writeChanges } from './changes.ts';
 import { addToDigests, bucketOf, hashOf } from './digest.ts';
 import type { ConflictChanges } from './conflicts.ts';
@@ -158,7 +159,7 @@ async function keepOwn(tx: Transaction, replica: Replica, parted: readonly Parte
     [JSON.stringify(rows), UNCONFIRMED],
   );
   const places = parted.flatMap(({ before }) => before.places);
-  if (places.length > 0) await tx.query('DELETE FROM replication.log WHERE ctid = ANY($1::tid[])', [places]);
+  if (places.length > 0) await tx.query('DELETE FROM replication.log WHERE ctid = ANY ($1::text[]::tid[])', [texts(places)]);
   addToDigests(tx, rows);
   // What they were in conflict over is opened again as it comes back.
   await tx.query(

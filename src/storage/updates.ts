@@ -14,6 +14,9 @@ import { encodeAsRow, type StoredVersion } from './records.ts';
 import type { Replica } from './replica.ts';
 import { matchesKey, type ModelTable } from './tables.ts';
 
+/** The columns of a line. By index: taking a long row apart at once is much to compile for what is done for each line. */
+const [KEY, VERSIONS, HASH, OP, CLOCK, FIELDS, INCARNATION, PLACE] = [0, 1, 2, 3, 4, 5, 6, 7] as const;
+
 /** A record after its updates, as it is to be stored. */
 interface Updated {
   readonly model: string;
@@ -53,16 +56,17 @@ export async function foldUpdates(tx: Transaction, replica: Pick<Replica, 'name'
   const updated: Updated[] = [];
   const places: string[] = [];
   for (const lines of byKey(rows)) {
-    const [[key, versions, old]] = lines as [Row];
-    const version = plainVersion(table, versions as string, names);
-    if (version === null || lines.some(([, , , op]) => op !== 'U')) continue;
+    const first = lines[0] as Row;
+    const key = first[KEY] as string;
+    const version = plainVersion(table, first[VERSIONS] as string, names);
+    if (version === null || lines.some((line) => line[OP] !== 'U')) continue;
     const after = writeAgain(version, lines.map((line) => toWrite(replica, line)));
-    updated.push({ model: table.name, key: key as string, versions: encodeAsRow(table, after), hash: hashOf(key as string, [after]), old: old ?? null, bucket: bucketOf(key as string) });
-    for (const [, , , , , , , place] of lines) places.push(place as string);
+    updated.push({ model: table.name, key, versions: encodeAsRow(table, after), hash: hashOf(key, [after]), old: first[HASH] ?? null, bucket: bucketOf(key) });
+    for (const line of lines) places.push(line[PLACE] as string);
   }
   if (updated.length === 0) return new Set();
   store(tx, table, updated, clock);
-  tx.post('DELETE FROM replication.log WHERE ctid = ANY ($1::tid[])', [places]);
+  tx.post('DELETE FROM replication.log WHERE ctid = ANY ($1::text[]::tid[])', [texts(places)]);
   return new Set(updated.map(({ key }) => key));
 }
 
@@ -85,8 +89,8 @@ function plainVersion(table: ModelTable, versions: string, names: Fields): (Vers
   return { vector: v, stamps: s, fields: names, ...(r && { resolution: r }) };
 }
 
-function toWrite(replica: Pick<Replica, 'name'>, [, , , , clock, fields, incarnation]: Row): LocalWrite {
-  return { kind: 'update', replica: `${replica.name}.${incarnation}`, clock: Number(clock), changed: (fields as string).split(',') };
+function toWrite(replica: Pick<Replica, 'name'>, line: Row): LocalWrite {
+  return { kind: 'update', replica: `${replica.name}.${line[INCARNATION]}`, clock: Number(line[CLOCK]), changed: (line[FIELDS] as string).split(',') };
 }
 
 /** Lines that belong together, which stand together. */

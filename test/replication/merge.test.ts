@@ -1,8 +1,8 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
-import { countValues, merge, sameState, stateHash, type State } from '../../src/replication/merge.ts';
-import { compare, type Version } from '../../src/replication/version.ts';
+import { countValues, merge, ordered, sameState, stateHash, type State } from '../../src/replication/merge.ts';
+import { compare, vectorText, type Version } from '../../src/replication/version.ts';
 import { copyOf, statesOf } from './pool.ts';
 import { RUNS } from './steps.ts';
 
@@ -20,6 +20,18 @@ describe('merge', () => {
         expect(merge(merge(a, b), b)).toEqual(merge(a, b));
       }),
       RUNS,
+    );
+  });
+
+  it('puts versions into the order of the text of their vectors, whatever their stamps', () => {
+    const stamps = fc.oneof(fc.constantFrom(1, 9, 10, 999_999_999_999_999, 1_000_000_000_000_000, 8_000_000_000_000_000), fc.integer({ min: 1_764_000_000_000_000, max: 1_764_000_000_000_009 }));
+    const vectors = fc.dictionary(fc.constantFrom('a.1', 'a.10', 'b.1', 'c.1'), stamps, { minKeys: 1 });
+    fc.assert(
+      fc.property(fc.array(vectors, { minLength: 2, maxLength: 4 }), (given) => {
+        const texts = ordered(given.map((vector) => ({ ...x, vector }))).map(({ vector }) => vectorText(vector));
+        expect(texts).toEqual(texts.toSorted());
+      }),
+      { numRuns: 2_000 },
     );
   });
 
