@@ -20,9 +20,12 @@ export interface HandlersOptions {
   readonly live: boolean;
 }
 
+/** One that is taken, one that is read meanwhile, and as many that a sender has given up waiting for. */
+const AT_A_TIME = 4;
+
 export function createHandlers({ replica, channels, introductions, notices, events, live }: HandlersOptions): Omit<PeerHandlers, 'inspect' | 'resend'> {
-  /** A sender's batches are taken one after the other: the next may come while this one is. */
-  const turns = new Map<string, Promise<void>>();
+  /** A sender's batches are taken one after the other: the next may come while this one is. By its id, how many there are, and the end of the last. */
+  const turns = new Map<string, { count: number; over: Promise<void> }>();
 
   async function take({ sender, receiver, generation = 0, roots, schema, start, end, more, records, columns }: ChangesRequest): Promise<ChangesResponse> {
     // The peer may have shaken hands with another process of this replica, which has seen more.
@@ -55,17 +58,19 @@ export function createHandlers({ replica, channels, introductions, notices, even
       return { ...own, checkpoint: taken, schema: schemaOf(replica), columns: true };
     },
 
-    changes(batch) {
-      const { id } = batch.sender;
-      const taking = (turns.get(id) ?? Promise.resolve()).then(() => take(batch));
-      const turn = taking.then(
-        () => {},
-        () => {},
-      );
-      turns.set(id, turn);
-      void turn.then(() => {
-        if (turns.get(id) === turn) turns.delete(id);
-      });
+    async changes(batch) {
+      const { id, name } = batch.sender;
+      const own = turns.get(id) ?? { count: 0, over: Promise.resolve() };
+      if (own.count === AT_A_TIME) throw new RefusalError('REFUSED', `it has ${AT_A_TIME} batches of replica "${name}" to take already. Wait for its answers`);
+      turns.set(id, own);
+      own.count++;
+      const taking = own.over.then(() => take(batch));
+      own.over = taking
+        .catch(() => {})
+        .then(() => {
+          own.count--;
+          if (own.count === 0) turns.delete(id);
+        });
       return taking;
     },
 
