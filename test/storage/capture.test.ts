@@ -57,7 +57,30 @@ describe('a statement', () => {
     await a.sql(`INSERT INTO things VALUES ('z', '2')`);
     await logged();
     await a.sql(`UPDATE things SET id = CASE id WHEN 'y' THEN 'z' ELSE 'y' END`);
-    expect(await logged()).toEqual(['U y f1', 'U z f1']);
+    expect((await logged()).toSorted()).toEqual(['I y', 'I z']);
+  });
+
+  it('that gives rows the keys of others deletes only what is gone afterwards', async () => {
+    const numbered: Schema = { ddl: 'CREATE TABLE things (id int, f1 text, PRIMARY KEY (id) DEFERRABLE)', models: [model('Thing', 'things', { id: 'Int', f1: 'String?' })] };
+    await open(numbered, 'ab');
+    await a.sql(`INSERT INTO things VALUES (1, 'one'), (2, 'two'), (3, 'three')`);
+    await replicas.rest();
+    await a.sql('UPDATE things SET id = id + 1');
+    expect((await a.sql('SELECT op, key FROM replication.log')).map(({ op, key }) => `${op} ${key}`).toSorted()).toEqual(['D 1', 'I 2', 'I 3', 'I 4']);
+    await a.sql('UPDATE things SET id = 6 - id WHERE id <> 3');
+    await replicas.rest();
+    expect((await rowsOf(replicas.at('b'))).toSorted()).toEqual(['Thing (2,three)', 'Thing (3,two)', 'Thing (4,one)']);
+    await expectSame(replicas);
+  });
+
+  it('that changes what is not replicated is not logged', async () => {
+    await open({ ddl: 'CREATE TABLE things (id text PRIMARY KEY, f1 text, own json)', models: [model('Thing', 'things', { id: 'String', f1: 'String?' })] });
+    await a.sql(`INSERT INTO things VALUES ('x', '1', '{}')`);
+    await logged();
+    await a.sql(`UPDATE things SET own = '[]'`);
+    expect(await logged()).toEqual([]);
+    await a.sql(`UPDATE things SET own = '1', f1 = '2'`);
+    expect(await logged()).toEqual(['U x f1']);
   });
 
   it('that upserts logs what it did to each row', async () => {
@@ -115,6 +138,28 @@ describe('a table', () => {
     expect(await logged()).toEqual([]);
   });
 
+  it('of partitions is captured, and so are rows that move between them', async () => {
+    const ddl = `CREATE TABLE things (id text, f1 text, PRIMARY KEY (id) DEFERRABLE) PARTITION BY RANGE (id);
+      CREATE TABLE low PARTITION OF things FOR VALUES FROM (MINVALUE) TO ('m'); CREATE TABLE high PARTITION OF things FOR VALUES FROM ('m') TO (MAXVALUE)`;
+    await open({ ddl, models: [model('Thing', 'things', { id: 'String', f1: 'String?' })] });
+    await a.sql(`INSERT INTO things VALUES ('b', '1'), ('x', '1')`);
+    await logged();
+    await a.sql(`UPDATE things SET f1 = '2'`);
+    expect((await logged()).toSorted()).toEqual(['U b f1', 'U x f1']);
+    await a.sql(`UPDATE things SET id = 'y' WHERE id = 'b'`);
+    expect((await logged()).toSorted()).toEqual(['D b', 'I y']);
+    await a.sql(`UPDATE things SET id = CASE id WHEN 'y' THEN 'c' ELSE 'y' END, f1 = id`);
+    expect((await logged()).toSorted()).toEqual(['D x', 'I c', 'U y f1']);
+  });
+
+  it('that others inherit from is captured with their rows', async () => {
+    await open({ ddl: 'CREATE TABLE things (id text PRIMARY KEY, f1 text); CREATE TABLE more () INHERITS (things)', models: [model('Thing', 'things', { id: 'String', f1: 'String?' })] });
+    await a.sql(`INSERT INTO things VALUES ('x', '1'); INSERT INTO more VALUES ('y', '1')`);
+    await logged();
+    await a.sql(`UPDATE things SET f1 = '2'`);
+    expect((await logged()).toSorted()).toEqual(['U x f1', 'U y f1']);
+  });
+
   it('cascades: what a foreign key does to children is logged as well', async () => {
     await open(FAMILY);
     await a.sql(`INSERT INTO parents VALUES ('p', 'P')`);
@@ -125,7 +170,7 @@ describe('a table', () => {
   });
 
   it('may call its columns what our functions call their variables', async () => {
-    const names = ['clock', 'here', 'key', 'model', 'op', 'fields', 'incarnation', 'seq', 'n', 'o', 't', 'x', 'capture', 'c0', 'select', 'new_rows', 'Ünï "q"'];
+    const names = ['clock', 'here', 'key', 'model', 'op', 'fields', 'incarnation', 'seq', 'n', 'o', 't', 'x', 'capture', 'c0', 'select', 'new_rows', 'changed', 'old', 'new', 'Ünï "q"'];
     const quoted = names.map((name) => `"${name.replaceAll('"', '""')}"`);
     // A field's name is a plain one, as Prisma has it; its column's need not be.
     const fields = names.map((name) => (name === 'Ünï "q"' ? 'mapped' : name));
@@ -224,6 +269,22 @@ describe('a writer', () => {
     ]);
     await replicas.rest();
     await expectSame(replicas);
+  });
+
+  it('whose session lives on while columns get other types is captured', async () => {
+    await open({ ddl: 'CREATE TABLE things (id int PRIMARY KEY, f1 text, f2 text)', models: [model('Thing', 'things', { id: 'Int', f1: 'String?', f2: 'String?' })] });
+    await a.sql(`INSERT INTO things VALUES (1, '1', '1')`);
+    await a.session(async (client) => {
+      await client.query(`UPDATE things SET f1 = '2'`);
+      await a.sql('ALTER TABLE things ALTER f1 TYPE varchar(9)');
+      await client.query(`UPDATE things SET f1 = '3'`);
+      await a.sql('ALTER TABLE things ALTER id TYPE bigint');
+      await client.query(`UPDATE things SET f2 = '2'`);
+      await client.query('UPDATE things SET id = 2');
+      await a.sql('ALTER TABLE things ALTER id TYPE int');
+      await client.query('UPDATE things SET id = 3');
+    });
+    expect(await logged()).toEqual(['I 1', 'U 1 f1', 'U 1 f1', 'U 1 f2', 'D 1', 'I 2', 'D 2', 'I 3']);
   });
 
   it('that changes only the case of a text is captured, where the column does not tell cases apart', async () => {
