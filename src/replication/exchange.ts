@@ -57,11 +57,15 @@ export function receive(
   return { state, origin: differs ? (changed ? null : held.origin) : state.length === 0 ? null : sender, changed, differs };
 }
 
-/** What comes of one version that meets one: most of what is received, told by a look at their vectors. Null where it is not so plain. */
+/** What comes of one version that meets one, or covers several: most of what is received, told by a look at their vectors. Null where it is not so plain. */
 function receivePlain({ state, origin }: Held, incoming: State, sender: ReplicaId, aside: State): Received | null {
   const [mine] = state;
   const [theirs] = incoming;
-  if (mine === undefined || theirs === undefined || state.length > 1 || incoming.length > 1 || aside.length > 0 || mine.collected || theirs.collected) return null;
+  if (mine === undefined || theirs === undefined || incoming.length > 1 || aside.length > 0 || theirs.collected || standing(state) !== state) return null;
+  if (state.length > 1) {
+    const isCovered = state.every(({ vector }) => compare(vector, theirs.vector) === 'before');
+    return isCovered ? { state: incoming, origin: sender, changed: true, differs: false } : null;
+  }
   switch (compare(mine.vector, theirs.vector)) {
     case 'equal':
       return null;

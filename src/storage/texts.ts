@@ -41,7 +41,7 @@ export async function readTexts(tx: Transaction, table: ModelTable, { after, end
   const since = Math.max(1, ...columns.map((column) => column.since));
   const values = columns.map(({ field, type }, i) => `${literal(`${i === 0 ? '' : ','}${JSON.stringify(field.name)}:`)} || coalesce(${quoted(`c${i}`, type)}, 'null')`);
   // Cut off by `left` where it ends otherwise, which counts letters, and takes longer.
-  const open = `CASE WHEN version LIKE '${BARE}' THEN replace(version, ']}}]', ']}') ELSE left(version, -2) END`;
+  const open = `CASE WHEN version LIKE '${BARE}' THEN replace(version, ']}}]', ']}') WHEN version LIKE '${RESOLVED}' THEN replace(version, ']}]', ']') ELSE left(version, -2) END`;
   const fields = JSON.stringify(columns.map(({ field }) => field.name));
   const text = `${literal(`[${JSON.stringify(name)},`)} || ${quoted('key', keyColumn.type)} || ',' || ${open} || ',"f":{' || ${values.join(' || ') || `''`} || '}}]]'`;
   const rows = await tx.query(
@@ -62,7 +62,7 @@ export async function readTexts(tx: Transaction, table: ModelTable, { after, end
        SELECT *, CASE WHEN current AND fits AND own <= ${BATCH_BYTES} THEN ${generation === 1 ? 'stored' : `regexp_replace(stored, '${MARK}', '')`} END AS version
          FROM (SELECT *, total <= $5 OR ($6 AND total = own) AS fits FROM sized) AS s OFFSET 0
      ), told AS (
-       SELECT *, coalesce((version LIKE '${BARE}' OR version !~ '"(f":[{n]|x":{)')${since > 1 ? ` AND coalesce(substring(stored FROM '${MARK}'), '1')::integer >= ${since}` : ''}, false) AS plain,
+       SELECT *, coalesce((version LIKE '${BARE}' OR version LIKE '${RESOLVED}' OR version !~ '"(f":[{n]|x":{)')${since > 1 ? ` AND coalesce(substring(stored FROM '${MARK}'), '1')::integer >= ${since}` : ''}, false) AS plain,
               split_part(version, '"', 4) AS first, rtrim(ltrim(split_part(version, '"', 5), ':'), '},') AS stamp
          FROM fitting
      ), parted AS (
@@ -94,6 +94,9 @@ function quoted(value: string, type: Column['type']): string {
 
 /** The end of the only version of a record that has a vector and stamps, and nothing else: in that order, as they are stored. */
 const BARE = '%]}}]';
+
+/** One that has nothing else but the resolution it builds on. Values would stand between that and the stamps, in which there are no such brackets but at their end. */
+const RESOLVED = '%]},"r":["%]}]';
 
 /** Of which generation's fields a row holds all (see `StoredVersion`); missing, it is the first. A stamp of a field named `g` is no number. */
 const MARK = ',"g":([0-9]+)';

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 
 import { isWithheld, receive, resume, sameCheckpoint, type Taken } from '../../src/replication/exchange.ts';
 import { sameState } from '../../src/replication/merge.ts';
-import { covers, type Version } from '../../src/replication/version.ts';
+import { covers, join, type Version } from '../../src/replication/version.ts';
 import { statesOf } from './pool.ts';
 import { RUNS } from './steps.ts';
 
@@ -61,13 +61,15 @@ describe('receive', () => {
     );
   });
 
-  it('makes of one version that meets one what it makes of any', () => {
+  it('makes of one version that meets one, or covers several, what it makes of any', () => {
     fc.assert(
-      fc.property(statesOf(2), fc.constantFrom(null, 'p.1', 'q.1'), ({ states }, origin) => {
-        const [mine, theirs] = states.map((state) => state.slice(0, 1));
-        if (mine === undefined || theirs === undefined) return;
+      fc.property(statesOf(2), fc.constantFrom(null, 'p.1', 'q.1'), fc.nat(2), ({ states: [mine = [], theirs = []] }, origin, resolved) => {
+        const sides = resolved > 0 ? mine : mine.slice(0, 1);
+        // One that covers all sides but perhaps the first.
+        const covering = { ...a, vector: { ...join(sides.slice(resolved - 1).map(({ vector }) => vector)), 'z.1': 9_000 } };
+        const one = resolved > 0 ? [covering] : theirs.slice(0, 1);
         // Told twice it is no single version, and goes the long way.
-        expect(receive({ state: mine, origin }, theirs, 'p.1')).toEqual(receive({ state: mine, origin }, [...theirs, ...theirs], 'p.1'));
+        expect(receive({ state: sides, origin }, one, 'p.1')).toEqual(receive({ state: sides, origin }, [...one, ...one], 'p.1'));
       }),
       RUNS,
     );

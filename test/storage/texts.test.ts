@@ -64,6 +64,22 @@ describe('a plain record', () => {
     expect(await plainKeys('b')).toEqual(['a"key', 'came', 'changed', 'made']);
   });
 
+  it('is one that builds on a resolution, whatever its values and wherever its fields lie', async () => {
+    const named: Schema = {
+      ddl: 'CREATE TABLE named (id text PRIMARY KEY, r text, f text)',
+      models: [model('Named', 'named', { id: 'String', r: 'String?', f: 'String?' })],
+    };
+    await open('a', named);
+    await sql(`INSERT INTO named VALUES ('1', ']}]', ']},"r":["'), ('2', NULL, 'x'), ('3', 'x', NULL), ('whole', ']},"r":["x"]}]', '{')`);
+    await replicas.at('a').settle();
+    await sql(`UPDATE named SET r = 'y' WHERE id = '2'`);
+    await replicas.at('a').settle();
+    const marked = (end: string, rest: string) => `replace(versions::text, '${end}', '${rest},"r":["latest","b.1",5]}]')::json`;
+    await sql(`UPDATE replication.record SET versions = ${marked('}}]', '}')} WHERE key <> 'whole'`);
+    await sql(`UPDATE replication.record SET versions = ${marked('}}]', '},"f":{"r":"]},\\"r\\":[\\"x","f":null}')} WHERE key = 'whole'`);
+    expect(await plainKeys()).toEqual(['1', '2', '3']);
+  });
+
   it('is none that is deleted, has a write that is not folded yet, or no row', async () => {
     await open('a');
     await sql(`INSERT INTO things VALUES ('1', 'x', 'x'), ('2', 'x', 'x'), ('3', 'x', 'x')`);
