@@ -1,4 +1,6 @@
 /** A link that goes on without another handshake, while either side is given another schema. */
+import { setTimeout as sleep } from 'node:timers/promises';
+
 import { afterEach, describe, expect, it } from 'vitest';
 
 import type { PeerClient, PeerRejectedError } from '../../src/peers/client.ts';
@@ -232,11 +234,11 @@ describe('batches', () => {
 
   it('are two under way where the peer has the first, in their order', async () => {
     await changed(4 * SENT_RECORDS - 1);
-    // The first is held up where it is taken over: the second comes to wait for it there.
+    // The first is held up where it is taken over, until the second would long have been there.
     const counted = counting();
     let second = (): void => {};
     const sent = new Promise<void>((met) => (second = met));
-    const held = interceptOnce(replicas.at('b').replica.db, 'replication.begin_change', () => sent);
+    const held = interceptOnce(replicas.at('b').replica.db, 'replication.begin_change', () => sent.then(() => sleep(300)));
     const link = linkToB(undefined, (request, again, onTaken) => {
       const answer = counted.send(request, again, onTaken);
       if (batches === 2) second();

@@ -6,6 +6,7 @@ import { collect } from '../../src/storage/collect.ts';
 import { readIncarnation } from '../../src/storage/replica.ts';
 import { reseed } from '../../src/storage/reseed.ts';
 import { createAsides } from '../../src/services/asides.ts';
+import type { WireVersion } from '../../src/replication/wire.ts';
 import type { TestDatabase } from '../support/postgres.ts';
 import { expectSame } from '../support/compare.ts';
 import { openReplicas, type Replicas } from '../support/replicas.ts';
@@ -337,5 +338,23 @@ describe('what is set aside', () => {
     });
     expect(await aside()).toEqual([]);
     expect(await sql('a', 'SELECT id FROM things')).toEqual([{ id: 'dead' }]);
+  });
+
+  it('is taken off the list by a peer that comes with it later, many by column', async () => {
+    await restored(`INSERT INTO things SELECT 'dead' || n FROM generate_series(1, 150) n`, 'DELETE FROM things', { names: 'abc' });
+    await replicas.sync('b', 'a');
+    await replicas.at('a').settle();
+    expect(await sql('a', 'SELECT count(*) FROM replication.aside')).toEqual([{ count: '150' }]);
+    const written = (await sql('a', 'SELECT key, versions FROM replication.aside ORDER BY key')).map(({ key, versions }) => {
+      const [{ v }] = JSON.parse(versions as string) as [WireVersion];
+      return { key: key as string, writer: Object.keys(v)[0] as string, stamp: Object.values(v)[0] as number };
+    });
+    const [incarnation, generation] = [await readIncarnation(replicas.at('a').replica), (await sql('a', 'SELECT generation FROM replication.collection'))[0]?.['generation']];
+    const sender = { name: 'c', id: replicas.at('c').replica.id, incarnation: await readIncarnation(replicas.at('c').replica) };
+    const keys = written.map(({ key }) => key);
+    const columns = { model: 'Thing', writer: written[0]?.writer as string, fields: ['f1', 'f2'], keys, stamps: written.map(({ stamp }) => stamp), values: [keys.map(() => null), keys.map(() => null)] };
+    await replicas.at('a').handlers.changes({ protocol: 1, sender, receiver: incarnation, generation: Number(generation), start: null, end: { incarnation: sender.incarnation, position: 1 }, more: false, records: [], columns: [columns] });
+    expect(await aside()).toEqual([]);
+    expect(await sql('a', 'SELECT count(*) FROM things')).toEqual([{ count: '150' }]);
   });
 });
