@@ -41,6 +41,8 @@ export interface Database {
 export class RetryTransaction extends Error {}
 
 const ATTEMPTS = 10;
+/** Bytes of a parameter that is work for the database. */
+const LARGE = 16 * 1024;
 /** Deadlock, serialisation failure. */
 const TRANSIENT = new Set(['40P01', '40001']);
 
@@ -151,15 +153,17 @@ function inTransaction<T>(pool: pg.Pool, plans: Plans, work: (tx: Transaction) =
   return withClient(pool, plans, async (client, broke) => {
     const { stream } = client.connection;
     let held = false;
+    const send = (): void => {
+      if (!held) return;
+      held = false;
+      stream.uncork();
+    };
     /** Has all that is asked for until what runs now has run go in one write: each write wakes the database, which costs more than most statements. */
     const hold = (): void => {
       if (held) return;
       held = true;
       stream.cork();
-      process.nextTick(() => {
-        held = false;
-        stream.uncork();
-      });
+      process.nextTick(send);
     };
     hold();
     // It goes with the first statement. It fails only where the connection does, and so does that statement then.
@@ -173,7 +177,10 @@ function inTransaction<T>(pool: pg.Pool, plans: Plans, work: (tx: Transaction) =
       // Of several statements under way one may have failed, and what waited for another go on.
       if (over) throw new Error('the transaction is over');
       hold();
-      const [rows] = await Promise.all([run(client, sql, values, plans.nameOf(client, sql)), begun]);
+      const answer = run(client, sql, values, plans.nameOf(client, sql));
+      // The database begins with it while what comes next is made here.
+      if (values?.some((value) => value instanceof Uint8Array && value.length > LARGE)) send();
+      const [rows] = await Promise.all([answer, begun]);
       return rows;
     };
     try {
