@@ -46,9 +46,14 @@ export async function arbitrate(tx: Transaction, replica: Replica, changes: read
     const own = disputed.filter(({ before }) => before.table === table);
     if (own.length === 0) continue;
     const court = createCourt(table, own);
-    // What a local write has taken off its row is nowhere else.
-    const losers = await claimsAgainst(tx, table, own.map(({ before }) => before.key));
-    court.hear(await partiesOf(tx, replica, table, changes, losers.filter((key) => !court.has(key))));
+    /** What a local write has taken off its row is nowhere else: with each record those are heard whose stored claims are against its own. */
+    const hear = async (keys: readonly string[]): Promise<void> => {
+      for (let next = keys; next.length > 0; ) {
+        court.hear(await partiesOf(tx, replica, table, changes, next.filter((key) => !court.has(key))));
+        next = (await claimsAgainst(tx, table, next)).filter((key) => !court.has(key));
+      }
+    };
+    await hear(own.map(({ before }) => before.key));
     // What comes in the same batch is in no table yet.
     const coming = claimsOfAll(court.uniques, changes.filter(({ before }) => before.table === table));
     for (let round = court.open(); round.length > 0; round = court.open()) {
@@ -57,7 +62,7 @@ export async function arbitrate(tx: Transaction, replica: Replica, changes: read
         for (const key of await claimants(tx, table, unique, values)) keys.add(key);
         for (const value of values) for (const key of coming.get(unique)?.get(value) ?? []) keys.add(key);
       }
-      court.hear(await partiesOf(tx, replica, table, changes, [...keys].filter((key) => !court.has(key))));
+      await hear([...keys].filter((key) => !court.has(key)));
     }
     for (const { change, fields, lost } of court.judge()) {
       judged.set(`${table.name} ${change.before.key}`, change);

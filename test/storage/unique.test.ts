@@ -259,6 +259,20 @@ describe('a batch with more behind it', () => {
   });
 });
 
+it('a value that a local write gives up is given on, though the write is taken in with what another record claims', async () => {
+  await open('ab');
+  await create('b', 'r', 'x');
+  await create('a', 's', 'x');
+  expect(await rest()).toEqual({ r: 'x', s: 'x#s' });
+  await create('b', 't', 'y');
+  // Captured, and not folded yet when t comes.
+  await set('a', 'r', `email = 'y'`);
+  await replicas.sync('b', 'a');
+  expect(await emails('a')).toEqual({ r: 'y#r', s: 'x', t: 'y' });
+  expect(await rest()).toEqual({ r: 'y#r', s: 'x', t: 'y' });
+  expect(await losers('a')).toEqual([['UNIQUE', 'r', 'email', 't']]);
+});
+
 it('a claim that the first portion of a batch hides is seen by the next', async () => {
   await open('abc');
   for (const [key, email] of [['r', 'p'], ['s', 'q']] as const) await sql('a', `INSERT INTO accounts (id, email, name) VALUES ('${key}', '${email}', repeat('n', 5 * 1024 * 1024))`);
