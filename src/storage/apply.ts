@@ -64,8 +64,9 @@ export async function applyRecords(
   columns: readonly WireColumns[] = [],
 ): Promise<Applied> {
   for (const [model, key] of records) checkModel(replica, model, key);
-  for (const { model, keys } of columns) checkModel(replica, model, keys[0] ?? '');
-  const count = columns.reduce((sum, { keys }) => sum + keys.length, records.length);
+  for (const own of columns) checkModel(replica, own.model, own.keys[0] ?? '');
+  const keys = keysByTable(replica, records, columns);
+  const count = columns.reduce((sum, own) => sum + own.keys.length, records.length);
   const peerId = `${sender.name}.${sender.incarnation}`;
   return replica.db.transaction(async (tx) => {
     const incoming = new Map([...byTable(replica, records)].map(([table, own]) => [table, incomingStates(own)]));
@@ -74,8 +75,7 @@ export async function applyRecords(
       readStanding(tx),
       readPeer(tx, sender.name),
       sender.id !== undefined && refuseStranger(tx, sender.name, sender.id),
-      ...[...incoming].map(([table, states]) => checkKeys(tx, table, [...states.keys()])),
-      ...columns.map(({ model, keys }) => checkKeys(tx, tableOf(replica, model), keys)),
+      ...[...keys].map(([table, own]) => checkKeys(tx, table, own)),
     ]);
     const { incarnation, aside } = now;
     const passed = asked !== null && (asked.incarnation !== incarnation || generation !== asked.generation || (asked.rootChanges !== undefined && rootChanges !== asked.rootChanges));
@@ -140,10 +140,7 @@ export async function applyRecords(
     // With nothing in it, it may still be the end of what collided before.
     if (parts === 0) await write([], true);
     if (checkpoint) storeTaken(tx, sender.name, { ...checkpoint.end, taker: incarnation });
-    await Promise.all([
-      ...[...byTable(replica, records)].map(([table, own]) => passKeys(tx, table, replica, own.map(([, key]) => key))),
-      ...columns.map(({ model, keys }) => passKeys(tx, tableOf(replica, model), replica, keys)),
-    ]);
+    await Promise.all([...keys].map(([table, own]) => passKeys(tx, table, replica, own)));
     return { applied, skipped: count - applied, conflicts, differing: report.records, owed: peer.owed };
   });
 }
@@ -166,6 +163,16 @@ function* byTable(replica: Replica, records: readonly WireRecord[]): Generator<[
     const own = records.filter(([model]) => model === table.name);
     if (own.length > 0) yield [table, own];
   }
+}
+
+/** All keys that a batch names, of however many writers their records are. */
+function keysByTable(replica: Replica, records: readonly WireRecord[], columns: readonly WireColumns[]): ReadonlyMap<ModelTable, readonly string[]> {
+  const keys = new Map<ModelTable, string[]>();
+  for (const table of replica.tables.values()) {
+    const own = [...records.flatMap(([model, key]) => (model === table.name ? [key] : [])), ...columns.flatMap((each) => (each.model === table.name ? each.keys : []))];
+    if (own.length > 0) keys.set(table, own);
+  }
+  return keys;
 }
 
 /** What a batch says of each record. A peer's word that its versions are an antichain, and each record named once, is not relied on: `receive` makes a state of them. */
