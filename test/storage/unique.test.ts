@@ -1,50 +1,15 @@
-/** Unique values that two replicas give to different records: who holds them, what the others show, and how it is settled. */
+/** Unique values that two replicas give to different records: who holds them, and what the others show. How it is settled is in unique-settled.test.ts. */
 import { afterEach, describe, expect, it } from 'vitest';
 
-import { decide, NotShownError, type Decision } from '../../src/storage/decide.ts';
-import { listConflicts, type ConflictEntry } from '../../src/storage/conflicts.ts';
 import { fold } from '../../src/storage/feed.ts';
 import { readWaiting } from '../../src/storage/present.ts';
 import { recordsOf } from '../support/batches.ts';
 import { expectSame, rowsOf } from '../support/compare.ts';
 import { interceptOnce } from '../support/intercept.ts';
-import { linksOf, openReplicas, type Replicas } from '../support/replicas.ts';
-import { ACCOUNTS, PEOPLE } from '../support/schemas.ts';
-
-let replicas: Replicas;
+import { PEOPLE } from '../support/schemas.ts';
+import { create, emails, losers, open, pending, replicas, rest, set, sql } from './accounts.ts';
 
 afterEach(() => replicas.close());
-
-const open = async (names: string, policy: 'manual' | 'latest' | 'field-wise' = 'manual'): Promise<void> => {
-  replicas = await openReplicas(names, { schema: ACCOUNTS, policies: Object.fromEntries([...names].map((name) => [name, policy])) });
-};
-const sql = (name: string, text: string): Promise<Record<string, string | null>[]> => replicas.at(name).sql(text);
-const create = (name: string, key: string, email: string): Promise<unknown> => sql(name, `INSERT INTO accounts (id, email) VALUES ('${key}', '${email}')`);
-const set = (name: string, key: string, change: string): Promise<unknown> => sql(name, `UPDATE accounts SET ${change} WHERE id = '${key}'`);
-const emails = async (name: string): Promise<Record<string, string | null>> =>
-  Object.fromEntries((await sql(name, 'SELECT id, email FROM accounts ORDER BY id')).map(({ id, email }) => [id, email as string]));
-const pending = async (name: string): Promise<ConflictEntry[]> => {
-  await replicas.at(name).settle();
-  return (await listConflicts(replicas.at(name).replica.db, { status: 'PENDING', first: 100, before: null })).toReversed();
-};
-const losers = async (name: string): Promise<unknown[]> => (await pending(name)).map(({ kind, key, fields, holder }) => [kind, key, fields.join(), holder?.key]).toSorted();
-/** Decides the conflict on a record. */
-const settleBy = async (name: string, key: string, decision: Decision): Promise<void> => {
-  const entry = (await pending(name)).find((each) => each.key === key);
-  await decide(replicas.at(name).replica, [entry?.id as string], decision, true);
-};
-
-/** Comes to rest: all hold and show the same, and nobody waits. */
-async function rest(topology: 'mesh' | 'chain' = 'mesh'): Promise<Record<string, string | null>> {
-  await replicas.rest(linksOf(topology, replicas.names));
-  await expectSame(replicas);
-  const [first, ...others] = replicas.names as [string, ...string[]];
-  for (const other of others) {
-    expect(await rowsOf(replicas.at(other))).toEqual(await rowsOf(replicas.at(first)));
-    expect(await losers(other)).toEqual(await losers(first));
-  }
-  return emails(first);
-}
 
 describe('a value given to two records', () => {
   it('unique-holder-ignores-arrival-order', async () => {
@@ -288,82 +253,9 @@ it('a claim that the first portion of a batch hides is seen by the next', async 
   expect(await emails('b')).toEqual({ r: 'o', s: 'x#s' });
 });
 
-describe('settled', () => {
-  const collide = async (): Promise<void> => {
-    await open('ab');
-    await create('a', 'r', 'x');
-    await create('b', 's', 'x');
-    await rest();
-  };
-
-  it.each<[string, Decision]>([['by a strategy', { strategy: 'latest' }], ['by the side of the holder', { side: 'a' }]])('%s: what the other shows becomes its own', async (_how, decision) => {
-    await collide();
-    await settleBy('b', 's', decision);
-    expect(await rest()).toEqual({ r: 'x', s: 'x#s' });
-    expect(await pending('a')).toEqual([]);
-    const [entry] = await listConflicts(replicas.at('a').replica.db, { status: 'RESOLVED', first: 1, before: null });
-    expect(entry).toMatchObject({ resolution: 'strategy' in decision ? 'latest' : 'manual', resolvedBy: 'b' });
-    await set('a', 'r', `email = 'z'`);
-    expect(await rest()).toEqual({ r: 'z', s: 'x#s' });
-  });
-
-  it('by the other side: the holder gives the value up', async () => {
-    await collide();
-    await settleBy('a', 's', { side: 'b' });
-    expect(await rest()).toEqual({ r: 'x#r', s: 'x' });
-    expect([await pending('a'), await pending('b')]).toEqual([[], []]);
-  });
-
-  it('by values, which go to the record without', async () => {
-    await collide();
-    await settleBy('a', 's', { values: { email: 'new' } });
-    expect(await rest()).toEqual({ r: 'x', s: 'new' });
-    expect(await pending('b')).toEqual([]);
-  });
-
-  it('by values that still clash: nothing is changed', async () => {
-    await collide();
-    await expect(settleBy('a', 's', { values: { email: 'x' } })).rejects.toThrow(NotShownError);
-    await expect(settleBy('a', 's', { values: { name: 'n' } })).resolves.toBeUndefined();
-    expect(await rest()).toEqual({ r: 'x', s: 'x#s' });
-  });
-
-  it('by two people at once in different ways: a new conflict', async () => {
-    await collide();
-    await settleBy('a', 's', { strategy: 'latest' });
-    await settleBy('b', 's', { side: 'b' });
-    await replicas.rest();
-    await expectSame(replicas);
-    for (const name of 'ab') expect((await pending(name)).map(({ kind, key }) => [kind, key])).toEqual([['UPDATE_UPDATE', 's']]);
-  });
-
-  it('for one of three claimants that is not the next in line: refused', async () => {
-    await open('abc');
-    await create('a', 'r', 'x');
-    await create('b', 's', 'x');
-    await create('c', 't', 'x');
-    await rest();
-    await expect(settleBy('a', 't', { side: 'c' })).rejects.toThrow(NotShownError);
-    await settleBy('a', 's', { side: 'b' });
-    expect(await rest()).toEqual({ r: 'x#r', s: 'x', t: 'x#t' });
-  });
-
-  it('all together, beside an ordinary conflict on the same record', async () => {
-    await collide();
-    await set('a', 's', `name = 'a'`);
-    await set('b', 's', `name = 'b'`);
-    await replicas.rest();
-    const ids = (await pending('a')).map(({ id }) => id);
-    expect(ids).toHaveLength(2);
-    await decide(replicas.at('a').replica, ids, { strategy: 'latest' }, false);
-    expect(await rest()).toEqual({ r: 'x', s: 'x#s' });
-    expect(await pending('b')).toEqual([]);
-  });
-});
-
 describe('a value that may be null', () => {
   it('gives way to null', async () => {
-    replicas = await openReplicas('ab', { schema: PEOPLE });
+    await open('ab', 'manual', PEOPLE);
     await sql('a', `INSERT INTO people (email, age) VALUES ('x', 1)`);
     await sql('b', `INSERT INTO people (email, age) VALUES ('x', 2)`);
     await replicas.rest();
