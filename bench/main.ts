@@ -56,6 +56,7 @@ async function main(): Promise<void> {
       root,
       folder,
       say: (text) => say(`  ${text}`),
+      held: () => {},
       async withDatabases(work) {
         const name = `bench_${++databases}`;
         const urls = [await a.createDatabase(name), await b.createDatabase(name)] as const;

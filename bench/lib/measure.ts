@@ -9,6 +9,8 @@ export interface Bench {
   withDatabases<T>(work: (a: string, b: string) => Promise<T>): Promise<T>;
   /** Told what is being done. */
   say(text: string): void;
+  /** Told of each replica, as it is stopped, how many MiB its process held at most. */
+  held(mebibytes: number): void;
 }
 
 /** One measured value. */
@@ -36,3 +38,17 @@ export interface Measure {
 }
 
 export const US = 'Replique';
+export const MOST_MEMORY = 'most memory of a replica';
+
+/** The same measure, which tells besides what the largest of its replicas' processes held. */
+export function withMemory(measure: Measure): Measure {
+  return {
+    ...measure,
+    labels: { ...measure.labels, [MOST_MEMORY]: { unit: 'MiB', better: 'less' } },
+    async run(bench) {
+      const held: number[] = [];
+      const samples = await measure.run({ ...bench, held: (mebibytes) => void held.push(mebibytes) });
+      return held.length === 0 ? samples : [...samples, { label: MOST_MEMORY, subject: US, value: Math.max(...held) }];
+    },
+  };
+}

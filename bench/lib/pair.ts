@@ -12,12 +12,11 @@ export interface PairOptions {
 }
 
 export async function withPair<T>(bench: Bench, { env = {} }: PairOptions, work: (pair: Pair) => Promise<T>): Promise<T> {
-  const { root, folder } = bench;
   return bench.withDatabases(async (first, second) => {
     const [portA, portB] = (await freePorts(2)) as [number, number];
-    const a = await startReplica({ root, folder, name: 'a', port: portA, databaseUrl: first, peers: { b: portB }, env });
+    const a = await startReplica({ bench, name: 'a', port: portA, databaseUrl: first, peers: { b: portB }, env });
     try {
-      const b = await startReplica({ root, folder, name: 'b', port: portB, databaseUrl: second, peers: { a: portA }, env });
+      const b = await startReplica({ bench, name: 'b', port: portB, databaseUrl: second, peers: { a: portA }, env });
       try {
         return await work({ a, b });
       } finally {

@@ -7,6 +7,7 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 
+import type { Bench } from './measure.ts';
 import { memoryOf } from './process.ts';
 
 export interface BenchReplica {
@@ -22,8 +23,7 @@ export interface BenchReplica {
 }
 
 export interface BenchReplicaOptions {
-  readonly root: string;
-  readonly folder: string;
+  readonly bench: Bench;
   readonly name: string;
   readonly port: number;
   readonly databaseUrl: string;
@@ -31,7 +31,8 @@ export interface BenchReplicaOptions {
   readonly env?: Readonly<Record<string, string>>;
 }
 
-export async function startReplica({ root, folder, name, port, databaseUrl, peers, env = {} }: BenchReplicaOptions): Promise<BenchReplica> {
+export async function startReplica({ bench, name, port, databaseUrl, peers, env = {} }: BenchReplicaOptions): Promise<BenchReplica> {
+  const { root, folder } = bench;
   const url = `http://127.0.0.1:${port}`;
   const { scripts } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) as { scripts: { replica: string } };
   const child = spawn(process.execPath, scripts.replica.split(' ').slice(1), {
@@ -70,6 +71,7 @@ export async function startReplica({ root, folder, name, port, databaseUrl, peer
     memory: () => memoryOf(pid),
     async stop() {
       if (child.exitCode === null && child.signalCode === null) {
+        bench.held(memoryOf(pid).peak);
         child.kill('SIGTERM');
         await gone;
       }

@@ -42,9 +42,9 @@ const APIS: readonly Api[] = [
   {
     name: US,
     operations: OPERATIONS,
-    async start({ root, folder }, databaseUrl) {
+    async start(bench, databaseUrl) {
       const [port] = (await freePorts(1)) as [number];
-      return startReplica({ root, folder, name: 'a', port, databaseUrl, peers: {}, env: { NODE_ENV: 'production' } });
+      return startReplica({ bench, name: 'a', port, databaseUrl, peers: {}, env: { NODE_ENV: 'production' } });
     },
   },
   {

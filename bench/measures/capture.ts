@@ -87,9 +87,9 @@ async function bulkOf(url: string, turn: number): Promise<number> {
   });
 }
 
-async function replicaOver({ root, folder }: Bench, databaseUrl: string): ReturnType<typeof startReplica> {
+async function replicaOver(bench: Bench, databaseUrl: string): ReturnType<typeof startReplica> {
   const [port] = (await freePorts(1)) as [number];
-  return startReplica({ root, folder, name: 'a', port, databaseUrl, peers: {} });
+  return startReplica({ bench, name: 'a', port, databaseUrl, peers: {} });
 }
 
 function settled(url: string): Promise<void> {

@@ -64,13 +64,13 @@ async function ours(bench: Bench): Promise<Sample[]> {
 }
 
 /** What A's API takes where nothing is sent. */
-async function alone({ root, folder, say, withDatabases }: Bench): Promise<Sample[]> {
-  return withDatabases(async (databaseUrl) => {
+async function alone(bench: Bench): Promise<Sample[]> {
+  return bench.withDatabases(async (databaseUrl) => {
     const [port] = (await freePorts(1)) as [number];
-    const replica = await startReplica({ root, folder, name: 'a', port, databaseUrl, peers: {} });
+    const replica = await startReplica({ bench, name: 'a', port, databaseUrl, peers: {} });
     try {
       await fill(databaseUrl, 1, RECORDS);
-      say(`${ALONE}: as many as it takes`);
+      bench.say(`${ALONE}: as many as it takes`);
       await creates(replica.url, LOAD_WARM_UP);
       const { done, seconds } = await creates(replica.url);
       return [{ label: BY_API, subject: ALONE, value: done / seconds }];
