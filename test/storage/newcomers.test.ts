@@ -4,6 +4,8 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { fromColumns, type WireColumns } from '../../src/replication/columns.ts';
 import type { WireRecord } from '../../src/replication/wire.ts';
 import { applyRecords } from '../../src/storage/apply.ts';
+import { takeNewcomers } from '../../src/storage/newcomers.ts';
+import type { ModelTable } from '../../src/storage/tables.ts';
 import { expectSame, statesOf, valuesOf } from '../support/compare.ts';
 import { intercept, interceptOnce } from '../support/intercept.ts';
 import { openReplicas, type Replicas } from '../support/replicas.ts';
@@ -50,6 +52,22 @@ describe.each(['by column', 'one by one'])('three hundred records, %s,', (way) =
     });
     await replicas.sync('a', 'b');
     expect([await count('b'), looks]).toEqual([300, 0]);
+    await rest();
+  });
+
+  it('come behind those that are known, without a look at each', async () => {
+    await begin();
+    await sql('a', `INSERT INTO things SELECT n, 'x', '0' FROM generate_series(1, 200) n`);
+    await replicas.rest();
+    await sql('a', `UPDATE things SET f1 = 'a'`);
+    await sql('a', `INSERT INTO things SELECT n, 'x', '0' FROM generate_series(201, 320) n`);
+    let made = 0;
+    intercept(replicas.at('b').replica.db, (text, next) => {
+      if (text.includes('INSERT INTO replication.record') && !text.includes('ON CONFLICT')) made++;
+      return next();
+    });
+    await replicas.sync('a', 'b');
+    expect([await count('b'), made]).toEqual([320, 1]);
     await rest();
   });
 
@@ -289,4 +307,19 @@ describe('three hundred records made here', () => {
       expect(await sql(name, `SELECT key FROM replication.conflict WHERE kind = 'UNIQUE' AND status = 'PENDING'`)).toEqual([{ key: 'n7' }]);
     }
   });
+});
+
+it('of those that are all known a sixteenth is looked up', async () => {
+  await open();
+  await sql('a', `INSERT INTO things SELECT n FROM generate_series(1, 320) n`);
+  await replicas.at('a').settle();
+  const { replica } = replicas.at('a');
+  const states = new Map(Array.from({ length: 320 }, (_, n) => [String(n + 1), []]));
+  const looks = await replica.db.transaction(async (tx) => {
+    const scans = async (): Promise<number> => Number((await tx.query(`SELECT pg_stat_get_xact_numscans('replication.record_pkey'::regclass)`))[0]?.[0]);
+    const before = await scans();
+    expect((await takeNewcomers(tx, replica.tables.get('Thing') as ModelTable, states, 'b.1', 1)).size).toBe(0);
+    return (await scans()) - before;
+  });
+  expect(looks).toBe(20);
 });
