@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 
 import { countConflicts, findConflicts, lastIdGiven, purgeResolved, type ConflictPage } from '../../src/storage/conflict-log.ts';
+import { pendingIds } from '../../src/storage/conflicts.ts';
 import type { Database } from '../../src/storage/database.ts';
 import { openReplicas, type Replicas } from '../support/replicas.ts';
 
@@ -119,4 +120,15 @@ it('an earlier version’s log is counted when it is upgraded', async () => {
   await replicas.reopen('a');
   ({ db } = replicas.at('a').replica);
   expect(await countConflicts(db)).toEqual({ pending: 5, resolved: 7 });
+});
+
+it('what is pending is found without passing what is resolved', async () => {
+  await add(Array.from({ length: 3_000 }, (_, n) => ({ model: 'Thing', key: `k${n}`, kind: 'UNIQUE', status: n % 1_000 === 0 ? 'PENDING' : 'RESOLVED' })));
+  const [found, read] = await db.transaction(async (tx) => [
+    await pendingIds(tx, '1', '3000', 10),
+    // Within this transaction: rows that were passed by, and rows that an index led to.
+    (await tx.query(`SELECT pg_stat_get_xact_tuples_returned('replication.conflict'::regclass) + sum(pg_stat_get_xact_tuples_returned(indexrelid)) FROM pg_index WHERE indrelid = 'replication.conflict'::regclass`))[0]?.[0],
+  ]);
+  expect(found).toEqual(['1001', '2001']);
+  expect(read).toBe('2');
 });

@@ -2,7 +2,7 @@
 import { afterEach, expect, it } from 'vitest';
 
 import { compareBuckets, compareKeys } from '../../src/services/consistency.ts';
-import { readDigests, readKeyDigests } from '../../src/storage/digest.ts';
+import { addToDigests, readDigests, readKeyDigests } from '../../src/storage/digest.ts';
 import type { Replica } from '../../src/storage/replica.ts';
 import { expectDigests, expectSame, statesOf } from '../support/compare.ts';
 import { openReplicas, type Replicas } from '../support/replicas.ts';
@@ -96,4 +96,26 @@ it('keys of a bucket are looked up, however many records there are and whatever 
   const keys = await readKeyDigests(counting, buckets);
   expect(keys.length).toBeGreaterThan(0);
   expect(read).toBe(keys.length);
+});
+
+it('a digest that changes again and again takes no entry in an index anew, in a database of an earlier version too', async () => {
+  replicas = await openReplicas('a');
+  const { sql, settle } = replicas.at('a');
+  await sql(`DROP INDEX replication.conflict_pending_by_id; CREATE INDEX conflict_by_status ON replication.conflict (status, id);
+    ALTER TABLE replication.digest RESET (fillfactor); DELETE FROM replication.installed WHERE file = '017-conflicts.sql'`);
+  await sql(`INSERT INTO things (id, f1) SELECT n, 'x' FROM generate_series(1, 3000) n`);
+  await settle();
+  await replicas.reopen('a');
+  const { replica } = replicas.at('a');
+  const before = await readDigests(replica);
+  const records = before.map(([model, bucket]) => ({ model, bucket, hash: '1', old: null }));
+  for (let time = 0; time < 2; time++) {
+    const moved = await replica.db.transaction(async (tx) => {
+      addToDigests(tx, records);
+      const [row] = await tx.query(`SELECT pg_stat_get_xact_tuples_updated('replication.digest'::regclass) - pg_stat_get_xact_tuples_hot_updated('replication.digest'::regclass)`);
+      return row?.[0];
+    });
+    expect(moved).toBe('0');
+  }
+  expect(await readDigests(replica)).toEqual(before.map(([model, bucket, count, hash]) => [model, bucket, count + 2, hash]));
 });
