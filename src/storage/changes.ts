@@ -128,7 +128,12 @@ function restOf(rest: Rest): string | null {
   return null;
 }
 
-/** Stores states, in their order. */
+/**
+ * Stores states, in their order.
+ *
+ * The bucket is set though it stays as it is: otherwise PostgreSQL takes the entry in the index by buckets for one that only another version of the row needs, and looks in the table for old ones to
+ * clear away whenever a page of it is full.
+ */
 function storeStates(tx: Transaction, clock: number, records: readonly StoredChange[]): void {
   tx.post(
     `INSERT INTO replication.record (model, key, position, origin, versions, shown, waiting, held, masked, awaits, tried, hash, dead, bucket, carries, changed_at)
@@ -138,7 +143,7 @@ function storeStates(tx: Transaction, clock: number, records: readonly StoredCha
        FROM (SELECT model, key, origin, versions, shown, hash, bucket, rest::json AS rest
                FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::smallint[], $9::text[]) AS x (model, key, origin, versions, shown, hash, bucket, rest)) AS x
      ON CONFLICT (model, key) DO UPDATE SET position = excluded.position, origin = excluded.origin, versions = excluded.versions,
-       shown = excluded.shown, waiting = excluded.waiting, held = excluded.held, masked = excluded.masked, awaits = excluded.awaits, tried = excluded.tried, hash = excluded.hash, dead = excluded.dead, carries = excluded.carries, changed_at = excluded.changed_at`,
+       shown = excluded.shown, waiting = excluded.waiting, held = excluded.held, masked = excluded.masked, awaits = excluded.awaits, tried = excluded.tried, hash = excluded.hash, bucket = excluded.bucket, dead = excluded.dead, carries = excluded.carries, changed_at = excluded.changed_at`,
     [
       clock,
       texts(records.map(({ model }) => model)),

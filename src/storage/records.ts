@@ -93,6 +93,8 @@ async function readWithin(tx: Transaction, table: ModelTable, keys: readonly str
   const { columns, name } = table;
   // What a record takes says where the room ends, before any of its values is unpacked.
   const total = `sum(${FRAME_BYTES}::float8 + coalesce(t.bytes, 0) + coalesce(r.bytes, 0)) OVER (ORDER BY k.n ROWS UNBOUNDED PRECEDING)`;
+  // Most have none, and an aggregate over none costs more than the look-up.
+  const written = 'FROM replication.log l WHERE l.model = $2 AND l.key = f.key';
   const rows = await tx.query(
     `WITH here AS MATERIALIZED (
        SELECT replication.incarnation() AS incarnation, (SELECT forgotten FROM replication.collection) AS forgotten,
@@ -107,12 +109,12 @@ async function readWithin(tx: Transaction, table: ModelTable, keys: readonly str
          ) t ON true
      )
      SELECT CASE WHEN f.n = 1 THEN here.generation END, CASE WHEN f.n = 1 THEN here.incarnation END, CASE WHEN f.n = 1 THEN here.forgotten END, f.total,
-            f.key, f.position, f.origin, f.versions, f.shown, f.waiting, f.held, f.hash, l.writes, f.masked, f.present${columns.map((_, i) => `, f.c${i}::text`).join('')}
+            f.key, f.position, f.origin, f.versions, f.shown, f.waiting, f.held, f.hash,
+            CASE WHEN EXISTS (SELECT ${written}) THEN (
+              SELECT json_agg(json_build_array(l.ctid::text, l.op, l.clock, l.fields, l.incarnation) ORDER BY l.seq) ${written}
+            ) END,
+            f.masked, f.present${columns.map((_, i) => `, f.c${i}::text`).join('')}
        FROM here CROSS JOIN found f
-       LEFT JOIN LATERAL (
-         SELECT json_agg(json_build_array(l.ctid::text, l.op, l.clock, l.fields, l.incarnation) ORDER BY l.seq) AS writes
-           FROM replication.log l WHERE l.model = $2 AND l.key = f.key
-       ) l ON true
       WHERE ${room === null ? 'true' : 'f.total <= $3 OR ($4 AND f.n = 1)'} ORDER BY f.n`,
     [texts(keys), name, ...(room === null ? [] : [room.bytes, room.least])],
   );

@@ -70,13 +70,13 @@ export async function foldUpdates(tx: Transaction, replica: Pick<Replica, 'name'
   return new Set(updated.map(({ key }) => key));
 }
 
-/** Stores the records at the end of the feed, in their order. */
+/** Stores the records at the end of the feed, in their order. The bucket is set for the reason that `storeStates` gives. */
 function store(tx: Transaction, { name }: ModelTable, records: readonly Updated[], clock: number): void {
   tx.post(
     `INSERT INTO replication.record (model, key, position, versions, hash, bucket, changed_at)
      SELECT $1, key, nextval('replication.position'), versions::json, hash, bucket, $2
        FROM unnest($3::text[], $4::text[], $5::bigint[], $6::smallint[]) AS x (key, versions, hash, bucket)
-     ON CONFLICT (model, key) DO UPDATE SET position = excluded.position, origin = NULL, versions = excluded.versions, hash = excluded.hash, changed_at = excluded.changed_at`,
+     ON CONFLICT (model, key) DO UPDATE SET position = excluded.position, origin = NULL, versions = excluded.versions, hash = excluded.hash, bucket = excluded.bucket, changed_at = excluded.changed_at`,
     [name, clock, texts(records.map(({ key }) => key)), texts(records.map(({ versions }) => versions)), numbers(records.map(({ hash }) => hash)), numbers(records.map(({ bucket }) => bucket))],
   );
   addToDigests(tx, records);
