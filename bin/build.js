@@ -49,7 +49,9 @@ export async function buildSources() {
 
   mkdirSync(BUILD, { recursive: true });
   rmSync(DIGEST_FILE, { force: true });
-  cpSync(join(ROOT, SQL), join(BUILD, 'sql'), { recursive: true });
+  const scripts = join(BUILD, 'sql');
+  cpSync(join(ROOT, SQL), scripts, { recursive: true });
+  for (const name of readdirSync(scripts)) if (!existsSync(join(ROOT, SQL, name))) rmSync(join(scripts, name), { force: true });
   const kept = new Set(outputFiles.map(({ path }) => basename(path)));
   // The program itself comes last: what it loads is there by then.
   for (const { path, contents } of outputFiles.toSorted((a, b) => Number(a.path.endsWith('cli.js')) - Number(b.path.endsWith('cli.js')))) {

@@ -126,8 +126,8 @@ function isAuthentic(header: string | undefined, secret: string | null): boolean
 
 /** By its events: leaving an iterator over the request early would cut the connection before the refusal is sent. */
 function readBody(request: IncomingMessage): Promise<Buffer> {
-  const tooLarge = new RefusalError('TOO_LARGE', `a message is at most ${MAX_BODY_BYTES} bytes`);
-  if (Number(request.headers['content-length'] ?? 0) > MAX_BODY_BYTES) return Promise.reject(tooLarge);
+  const tooLarge = (): RefusalError => new RefusalError('TOO_LARGE', `a message is at most ${MAX_BODY_BYTES} bytes`);
+  if (Number(request.headers['content-length'] ?? 0) > MAX_BODY_BYTES) return Promise.reject(tooLarge());
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     let bytes = 0;
@@ -136,12 +136,16 @@ function readBody(request: IncomingMessage): Promise<Buffer> {
       if (bytes <= MAX_BODY_BYTES) chunks.push(chunk);
       else {
         chunks.length = 0;
-        reject(tooLarge);
+        reject(tooLarge());
       }
     });
     request.on('end', () => resolve(Buffer.concat(chunks)));
-    // After its end it changes nothing.
-    for (const event of ['error', 'close']) request.on(event, () => reject(new RefusalError('BAD_MESSAGE', 'the message ended too early')));
+    for (const event of ['error', 'close']) {
+      request.on(event, () => {
+        // After its end it changes nothing, and an error takes long to make.
+        if (!request.complete) reject(new RefusalError('BAD_MESSAGE', 'the message ended too early'));
+      });
+    }
   });
 }
 

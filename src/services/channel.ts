@@ -8,6 +8,7 @@ import { PeerRejectedError, PeerUnreachableError, type PeerClient } from '../pee
 import { storeConsistency, storeState } from '../storage/addresses.ts';
 import { BatchError } from '../storage/apply.ts';
 import { readPeer } from '../storage/checkpoints.ts';
+import type { Fresh } from '../storage/feed.ts';
 import type { Replica } from '../storage/replica.ts';
 import { compareWith } from './consistency.ts';
 import { ServiceError } from './errors.ts';
@@ -50,8 +51,8 @@ export interface Channel {
   heardOf(introduced: boolean): Promise<void>;
   /** The peer is there again: a delay after a failure is over. */
   peerIsThere(): void;
-  /** There may be something to send. */
-  wake(): void;
+  /** There may be something to send. @param fresh - What, where that is known. */
+  wake(fresh: Fresh | null): void;
   compare(): void;
   /** Sends changes by itself from now on. @returns what ends that. */
   pump(): () => Promise<void>;
@@ -72,6 +73,8 @@ interface How {
   readonly answering?: boolean;
   readonly warm?: boolean;
   readonly look?: boolean;
+  /** What has just changed. */
+  readonly fresh?: Fresh | null;
 }
 
 export function createChannel(client: PeerClient, { replica, introductions, keeper, notices, events, random }: ChannelOptions): Channel {
@@ -84,22 +87,23 @@ export function createChannel(client: PeerClient, { replica, introductions, keep
   let comparing: Promise<void> | null = null;
   /** A sync has ended since the last comparison began. */
   let stale = false;
-  let pump: Pump | null = null;
+  let pump: Pump<Fresh> | null = null;
 
   /** One push at a time: the peer's checkpoint allows no other. */
   async function push(how: How = {}): Promise<Pushed> {
+    const isFirst = now.busy === null;
     while (now.busy !== null) await now.busy.catch(() => {});
     // Busy until all of it is over. Whoever waits for a promise that has settled already waits in a loop that lets nothing else happen, and so for ever.
-    const work = pushOnce(how).finally(() => {
+    const work = pushOnce(isFirst ? how : { ...how, fresh: null }).finally(() => {
       now.busy = null;
     });
     now.busy = work;
     return work;
   }
 
-  async function pushOnce({ answering = false, warm = false, look = false }: How): Promise<Pushed> {
+  async function pushOnce({ answering = false, warm = false, look = false, fresh = null }: How): Promise<Pushed> {
     try {
-      const pushed = await link.push(answering, warm);
+      const pushed = await link.push(answering, warm, fresh);
       events.finished(name, 'success');
       if (!look) compare();
       return pushed;
@@ -188,11 +192,11 @@ export function createChannel(client: PeerClient, { replica, introductions, keep
     },
 
     peerIsThere: () => pump?.peerIsThere(),
-    wake: () => pump?.wake(),
+    wake: (fresh) => pump?.wake(fresh),
 
     pump() {
-      const started = createPump({
-        push: (look) => push({ warm: !look, look }),
+      const started = createPump<Fresh>({
+        push: (look, fresh) => push({ warm: !look, look, fresh }),
         random,
         onError(error, failures) {
           // Once an outage, and not for a peer that is being started at the same time.

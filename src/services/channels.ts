@@ -101,8 +101,8 @@ export function createChannels(options: ChannelsOptions): Channels {
     }, LOOK_MS);
   }
 
-  const forgetChanges = notices.onChanged(() => {
-    for (const { channel } of channels.values()) channel.wake();
+  const forgetChanges = notices.onChanged((fresh) => {
+    for (const { channel } of channels.values()) channel.wake(fresh);
   });
   const endComparisons = leadership.onLead(() => {
     const interval = setInterval(() => {

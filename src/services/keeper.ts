@@ -7,11 +7,12 @@ import { retryWaiting } from '../storage/present.ts';
 import { lastConflict } from '../storage/conflicts.ts';
 import { feedEnd, fold } from '../storage/feed.ts';
 import type { Replica } from '../storage/replica.ts';
+import type { RecordName } from '../storage/sizes.ts';
 import type { Notices } from './notices.ts';
 
 export interface Keeper {
-  /** A write was made here: fold it soon. */
-  wake(): void;
+  /** A write was made here, to this record where that is known: fold it soon. */
+  wake(written?: RecordName): void;
   /** Folds all that is captured by now. Several callers share one run. @param onPart - Told when part of it is folded, and more is. */
   settle(onPart?: () => void): Promise<void>;
   close(): Promise<void>;
@@ -32,6 +33,9 @@ export const CALM: Pace = { lookMs: 1_000, gatherMs: 20, rest: 4 };
 /** Where they travel at once. */
 export const LIVE: Pace = { lookMs: 200, gatherMs: 0, rest: 1 };
 
+/** So many writes are looked for by name. */
+const EXPECTED = 16;
+
 /** What waits is tried again after changes, and at least this often. */
 const RETRY_MS = 10_000;
 const RETRY_RECORDS = 200;
@@ -46,8 +50,8 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
   let lastEnd: number | null = null;
 
   /** @returns how many records were folded. */
-  async function run(told: boolean): Promise<number> {
-    const { records: folded, end } = await fold(
+  async function run(told: readonly RecordName[] | null): Promise<number> {
+    const { records: folded, end, fresh } = await fold(
       replica,
       (conflicts, more) => {
         notices.conflicts(conflicts);
@@ -61,7 +65,7 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
     if (folded > 0) {
       // What is up to it is found by whoever looks now, and what comes later by the next look.
       lastEnd = end;
-      notices.changed();
+      notices.changed(fresh);
     }
     if (folded > 0 || Date.now() >= retryAt) {
       retryAt = Date.now() + RETRY_MS;
@@ -70,8 +74,8 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
     return folded;
   }
 
-  /** One run after the one under way, which may have begun before the caller's write. @param told - Somebody told of a write. */
-  function settle(told = false): Promise<number> {
+  /** One run after the one under way, which may have begun before the caller's write. @param told - Somebody told of writes, to these records. */
+  function settle(told: readonly RecordName[] | null = null): Promise<number> {
     if (running === null) {
       running = run(told).finally(() => {
         running = null;
@@ -107,12 +111,15 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
   let soon: NodeJS.Immediate | null = null;
   let working: Promise<void> | null = null;
   let woken = false;
+  /** What the writes told of were to; of many it is not kept. */
+  let written: RecordName[] = [];
   let lookAt = performance.now() + pace.lookMs;
   let restedAt = 0;
 
   async function work(): Promise<void> {
-    const told = woken;
+    const told = woken ? (written.length > EXPECTED ? [] : written) : null;
     woken = false;
+    written = [];
     const began = performance.now();
     let looked = true;
     try {
@@ -156,7 +163,8 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
     retryAt = 0;
   });
   return {
-    wake() {
+    wake(name) {
+      if (name !== undefined && written.length <= EXPECTED) written.push(name);
       if (woken) return;
       woken = true;
       schedule();

@@ -8,7 +8,7 @@ import { PROTOCOL, type ChangesResponse, type HandshakeResponse, type Introducti
 import { applyRecords } from '../storage/apply.ts';
 import { readPeer, storeAcknowledged, storeSynced } from '../storage/checkpoints.ts';
 import type { ConflictRef } from '../storage/conflicts.ts';
-import { readFeed, type Batch } from '../storage/feed.ts';
+import { readFeed, readNearFeed, type Batch, type Fresh } from '../storage/feed.ts';
 import { readEras, schemaOf, type Replica } from '../storage/replica.ts';
 import type { Introductions } from './introductions.ts';
 import type { Keeper } from './keeper.ts';
@@ -57,9 +57,10 @@ export interface Link {
    *
    * @param answering - The peer is waiting for an answer meanwhile, and must not call back.
    * @param warm - Send what is folded, and leave the peer alone where that is nothing.
+   * @param fresh - What has just been folded: where the feed was sent up to there, it need not be read.
    * @throws PeerUnreachableError, PeerRejectedError, IntroductionError, BatchError
    */
-  push(answering: boolean, warm: boolean): Promise<Pushed>;
+  push(answering: boolean, warm: boolean, fresh?: Fresh | null): Promise<Pushed>;
   /** Whether what this replica and the peer know of others has not been told since a push: it goes with a handshake. */
   hasNews(): boolean;
   /** A handshake alone: each tells the other what it has. Throws as `push` does. */
@@ -116,7 +117,7 @@ export function createLink({ replica, client, introductions, keeper, notices, on
   return {
     greet: () => meet(true).then(() => {}),
     hasNews: () => news,
-    async push(answering, warm) {
+    async push(answering, warm, fresh = null) {
       // Where each change goes out as it is made, whoever makes one sees to its being folded, and comes again then.
       const folding = warm ? FOLDED : fold();
       await folding.step();
@@ -127,7 +128,7 @@ export function createLink({ replica, client, introductions, keeper, notices, on
         const current = resumed ?? (await shakeHands(answering));
         try {
           let batches = 0;
-          for await (const part of sendFeed(current, resumed !== null || warm, folding)) {
+          for await (const part of sendFeed(current, resumed !== null || warm, folding, attempt === 1 ? fresh : null)) {
             total = add(total, part);
             batches++;
           }
@@ -194,8 +195,9 @@ export function createLink({ replica, client, introductions, keeper, notices, on
   /**
    * @param quiet - Leave the peer's checkpoint unmoved where nothing is sent behind it.
    * @param folding - What is still to be sent, besides what is in the feed.
+   * @param fresh - What is in the feed behind its place, where that is all.
    */
-  async function* sendFeed(current: Session, quiet: boolean, folding: Folding): AsyncGenerator<Pushed> {
+  async function* sendFeed(current: Session, quiet: boolean, folding: Folding, fresh: Fresh | null): AsyncGenerator<Pushed> {
     const { peer, incarnation, generation } = current;
     const peerId = `${peer.name}.${peer.incarnation}`;
     const byColumn = peer.columns === true;
@@ -205,7 +207,13 @@ export function createLink({ replica, client, introductions, keeper, notices, on
       isWhole = folding.isOver;
       return readFeed(replica, after, peerId, byColumn, most);
     };
-    let reading = read(current.read);
+    const readFirst = async (): Promise<Batch> => {
+      isWhole = folding.isOver;
+      if (isWhole && fresh?.after === current.read) return fresh.batch;
+      // Behind a single write there is little.
+      return (await readNearFeed(replica, current.read, peerId, byColumn)) ?? read(current.read);
+    };
+    let reading = readFirst();
     const { standing } = await reading;
     if (standing.incarnation !== incarnation) throw new PeerRejectedError('CHECKPOINT_MISMATCH', 'the database of this replica was restarted. It begins with a handshake again');
     // Else nothing would be taken of what the peer answers.

@@ -1,11 +1,12 @@
 /** Telling the parts of one process that something happened, so that nothing has to look again and again. */
 import { NO_CHANGES, type ConflictChanges } from '../storage/conflicts.ts';
+import type { Fresh } from '../storage/feed.ts';
 
 export interface Notices {
-  /** Tells that states changed: there may be something to send. */
-  changed(): void;
+  /** Tells that states changed: there may be something to send. @param fresh - What, where that is known. */
+  changed(fresh?: Fresh | null): void;
   /** Has `listener` called after each change of states, until the returned function is called. */
-  onChanged(listener: () => void): () => void;
+  onChanged(listener: (fresh: Fresh | null) => void): () => void;
   /** Tells of changes to the conflict log, after they were committed. */
   conflicts(changes: ConflictChanges): void;
   /** Tells that another process of this replica changed the conflict log. */
@@ -16,10 +17,10 @@ export interface Notices {
 
 export function createNotices(): Notices {
   const listeners = new Set<(changes: ConflictChanges) => void>();
-  const watchers = new Set<() => void>();
+  const watchers = new Set<(fresh: Fresh | null) => void>();
   return {
-    changed() {
-      for (const watcher of watchers) watcher();
+    changed(fresh = null) {
+      for (const watcher of watchers) watcher(fresh);
     },
     onChanged(watcher) {
       watchers.add(watcher);

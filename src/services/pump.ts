@@ -5,18 +5,18 @@
  * of a large installation do not all come back in step; when that peer is heard of, at once. A look from time to time finds what nobody told of.
  */
 
-export interface Pump {
-  /** There is something to push. */
-  wake(): void;
+export interface Pump<News> {
+  /** There is something to push. @param news - What, where that is known; it is for the very next push. */
+  wake(news?: News | null): void;
   /** The peer was heard of: a delay after a failure is over. */
   peerIsThere(): void;
   /** Ends the loop; a push under way is the caller's to end. */
   close(): Promise<void>;
 }
 
-export interface PumpOptions {
-  /** @param look - Nobody told of a change: it is to be seen whether the peer is there. */
-  readonly push: (look: boolean) => Promise<unknown>;
+export interface PumpOptions<News> {
+  /** @param look - Nobody told of a change: it is to be seen whether the peer is there. @param news - What has just changed, where that is known. */
+  readonly push: (look: boolean, news: News | null) => Promise<unknown>;
   /** Told of each failure, the how manieth in a row it is, and in how many milliseconds it is tried again. */
   readonly onError: (error: unknown, failures: number, retryMs: number) => void;
   /** 0 to 1, for the jitter. */
@@ -28,20 +28,22 @@ const LARGEST_DELAY_MS = 30_000;
 /** Where all is well and nothing happens: as soon as this a peer that is gone is missed. */
 const LOOK_MS = 5_000;
 
-export function createPump({ push, onError, random }: PumpOptions): Pump {
+export function createPump<News>({ push, onError, random }: PumpOptions<News>): Pump<News> {
   let running: Promise<void> | null = null;
   let timer: NodeJS.Timeout | null = null;
   let due = false;
   let failures = 0;
   const closing = new AbortController();
 
-  async function run(first: boolean): Promise<void> {
+  async function run(first: boolean, told: News | null): Promise<void> {
     let look = first;
+    let news = told;
     do {
       due = false;
       try {
-        await push(look);
+        await push(look, news);
         look = false;
+        news = null;
         failures = 0;
       } catch (error) {
         failures++;
@@ -55,11 +57,11 @@ export function createPump({ push, onError, random }: PumpOptions): Pump {
     sleep(LOOK_MS);
   }
 
-  function start(look = false): void {
+  function start(look = false, news: News | null = null): void {
     if (closing.signal.aborted || running !== null) return;
     if (timer) clearTimeout(timer);
     timer = null;
-    running = run(look).finally(() => {
+    running = run(look, news).finally(() => {
       running = null;
       // Woken after the last look at `due`.
       if (due && failures === 0) start();
@@ -76,9 +78,9 @@ export function createPump({ push, onError, random }: PumpOptions): Pump {
 
   start(true);
   return {
-    wake() {
+    wake(news = null) {
       due = true;
-      if (failures === 0) start();
+      if (failures === 0) start(false, news);
     },
     peerIsThere() {
       if (failures === 0) return;

@@ -49,10 +49,10 @@ const UNIQUE_VIOLATION = '23505';
 const versionVector = z.record(z.string().max(32), z.string().regex(/^\d{1,16}$/));
 
 export function createUsers({ prisma, rows, keeper, look }: UsersOptions): Users {
-  async function written<T>(write: () => Promise<T>): Promise<T> {
+  async function written<T extends UserRow>(write: () => Promise<T>): Promise<T> {
     try {
       const result = await write();
-      keeper.wake();
+      keeper.wake(['User', String(result.id)]);
       return result;
     } catch (error) {
       throw asServiceError(error);

@@ -9,13 +9,12 @@ import type { Version } from '../replication/version.ts';
 import { fromWire, toWire, type WireRecord } from '../replication/wire.ts';
 import { texts } from './arrays.ts';
 import { writeChanges, type Change } from './changes.ts';
-import { readPeer, storeTaken } from './checkpoints.ts';
+import { readPeer, readSender, storeTaken, type PeerRecord } from './checkpoints.ts';
 import { bothChanges, NO_CHANGES, type ConflictChanges } from './conflicts.ts';
 import { sqlState, type Transaction } from './database.ts';
-import { readStanding } from './knowledge.ts';
-import { takeColumns, takeNewcomers } from './newcomers.ts';
-import { lockedPortions, originOf, viewOf } from './records.ts';
-import { beginChange, passKeys, type Replica } from './replica.ts';
+import { takeColumns, takeNewcomers, WORTH } from './newcomers.ts';
+import { lockedPortions, originOf, viewOf, type Portion } from './records.ts';
+import { beginChange, findPassed, passKeys, type Replica } from './replica.ts';
 import { confirm, readUnconfirmed, type Confirmed } from './reseed.ts';
 import { bytesOf, type RecordName } from './sizes.ts';
 import type { ModelTable } from './tables.ts';
@@ -68,16 +67,26 @@ export async function applyRecords(
   const keys = keysByTable(replica, records, columns);
   const count = columns.reduce((sum, own) => sum + own.keys.length, records.length);
   const peerId = `${sender.name}.${sender.incarnation}`;
+  // Too few for the ways that need many, and waited for by somebody: then there is one question less to wait for, and it is hoped that the rows can be written.
+  const areFew = count < WORTH;
   return replica.db.transaction(async (tx) => {
     const incoming = new Map([...byTable(replica, records)].map(([table, own]) => [table, incomingStates(own)]));
-    const [now, { generation, rootChanges }, peer] = await Promise.all([
+    const include = (own: WireColumns, places: Iterable<number>): void => {
+      const table = tableOf(replica, own.model);
+      const rest = fromColumns(own, places);
+      if (rest.length > 0) incoming.set(table, incomingStates(rest, incoming.get(table)));
+    };
+    const read = (): AsyncGenerator<Portion> => lockedPortions(tx, replica, [...incoming].map(([table, states]) => [table, [...states.keys()]] as const));
+    const asking = Promise.all([
       beginChange(tx),
-      readStanding(tx),
-      readPeer(tx, sender.name),
-      sender.id !== undefined && refuseStranger(tx, sender.name, sender.id),
+      sender.id === undefined ? readPeer(tx, sender.name) : readMember(tx, sender.name, sender.id),
+      Promise.all([...keys].map(([table, own]) => findPassed(tx, table, replica, own))),
       ...[...keys].map(([table, own]) => checkKeys(tx, table, own)),
     ]);
-    const { incarnation, aside } = now;
+    if (areFew) for (const own of columns) include(own, own.keys.keys());
+    const early = areFew ? begun(read()) : null;
+    const [now, peer, late] = await asking;
+    const { incarnation, aside, generation, rootChanges } = now;
     const passed = asked !== null && (asked.incarnation !== incarnation || generation !== asked.generation || (asked.rootChanges !== undefined && rootChanges !== asked.rootChanges));
     if (passed && !checkpoint) return { applied: 0, skipped: count, conflicts: NO_CHANGES, differing: [], owed: peer.owed };
     if (checkpoint) {
@@ -87,14 +96,14 @@ export async function applyRecords(
     }
     const report = createReport();
     let applied = 0;
-    for (const own of columns) {
-      const table = tableOf(replica, own.model);
-      const left = aside ? own.keys.keys() : await takeColumns(tx, table, own, peerId, now.clock);
-      const rest = fromColumns(own, left);
-      applied += own.keys.length - rest.length;
-      if (rest.length > 0) incoming.set(table, incomingStates(rest, incoming.get(table)));
+    if (!areFew) {
+      for (const own of columns) {
+        const left = aside ? [...own.keys.keys()] : await takeColumns(tx, tableOf(replica, own.model), own, peerId, now.clock);
+        applied += own.keys.length - left.length;
+        include(own, left);
+      }
     }
-    if (!aside) {
+    if (!areFew && !aside) {
       for (const [table, states] of incoming) {
         const taken = await takeNewcomers(tx, table, states, peerId, now.clock);
         applied += taken.size;
@@ -110,7 +119,7 @@ export async function applyRecords(
       const written = await writeChanges(tx, replica, now, [...changes, ...deferred], !last || checkpoint?.more ? sender.name : null);
       conflicts = bothChanges(conflicts, written.conflicts);
     };
-    for await (const { records: some, last } of lockedPortions(tx, replica, [...incoming].map(([table, states]) => [table, [...states.keys()]] as const))) {
+    for await (const { records: some, last } of early ?? read()) {
       parts++;
       const unconfirmed = aside ? await readUnconfirmed(tx, some.map(({ table, key }): RecordName => [table.name, key])) : new Map<string, State>();
       const confirmed: Confirmed[] = [];
@@ -140,9 +149,21 @@ export async function applyRecords(
     // With nothing in it, it may still be the end of what collided before.
     if (parts === 0) await write([], true);
     if (checkpoint) storeTaken(tx, sender.name, { ...checkpoint.end, taker: incarnation });
-    await Promise.all([...keys].map(([table, own]) => passKeys(tx, table, replica, own)));
+    for (const each of late) if (each) passKeys(tx, each);
     return { applied, skipped: count - applied, conflicts, differing: report.records, owed: peer.owed };
-  });
+  }, areFew);
+}
+
+/** The same, with the first asked for at once. */
+function begun<T>(all: AsyncGenerator<T>): AsyncIterable<T> {
+  const first = all.next();
+  // Told to whoever waits for it.
+  first.catch(() => {});
+  return {
+    async *[Symbol.asyncIterator]() {
+      for (let next = await first; next.done !== true; next = await all.next()) yield next.value;
+    },
+  };
 }
 
 /** The states that a sender does not hold all of, as many as an answer holds; the others go with this replica's own feed. */
@@ -195,13 +216,15 @@ function checkModel(replica: Replica, model: string, key: string): void {
   if (!replica.tables.has(model)) throw new BatchError('BAD_MESSAGE', `record ${model} ${key}: this replica has no such model`);
 }
 
-async function refuseStranger(tx: Transaction, name: string, id: string): Promise<void> {
-  const [known] = await tx.query('SELECT FROM replication.roster WHERE id::text = $1 AND name = $2', [id, name]);
-  if (!known) throw new BatchError('REFUSED', `it does not know replica "${name}". Begin with a handshake`);
+async function readMember(tx: Transaction, name: string, id: string): Promise<PeerRecord> {
+  const { isMember, ...peer } = await readSender(tx, name, id);
+  if (!isMember) throw new BatchError('REFUSED', `it does not know replica "${name}". Begin with a handshake`);
+  return peer;
 }
 
 /** A key is a value of its type in that value's own text: `01` would be another record than `1`, over the same row. */
 async function checkKeys(tx: Transaction, { name, keyColumn: { type } }: ModelTable, keys: readonly string[]): Promise<void> {
+  if (keys.every((key) => isPlainKey(type, key))) return;
   try {
     const [odd] = await tx.query(`SELECT k.key FROM unnest($1::text[]) AS k (key) WHERE k.key::${type}::text <> k.key LIMIT 1`, [texts(keys)]);
     if (odd) throw new BatchError('BAD_MESSAGE', `record ${name} ${odd[0]}: its key is not written as ${type} is`);
@@ -209,4 +232,12 @@ async function checkKeys(tx: Transaction, { name, keyColumn: { type } }: ModelTa
     if (sqlState(error)?.startsWith('22') !== true) throw error;
     throw new BatchError('BAD_MESSAGE', `a record of ${name} has a key that is none: ${(error as Error).message}`);
   }
+}
+
+/** True of a value's own text, where that is easily told; of any other the database is asked. */
+function isPlainKey(type: string, key: string): boolean {
+  if (type === 'integer') return /^(0|-?[1-9][0-9]{0,8})$/.test(key);
+  if (type === 'bigint') return /^(0|-?[1-9][0-9]{0,17})$/.test(key);
+  if (type === 'uuid') return /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(key);
+  return type === 'text';
 }

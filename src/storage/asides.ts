@@ -2,7 +2,7 @@
 import { latest } from '../replication/policy.ts';
 import type { State } from '../replication/merge.ts';
 import type { Fields } from '../replication/version.ts';
-import { sqlState, type Transaction } from './database.ts';
+import { isRefusal, sqlState, type Transaction } from './database.ts';
 import { decodeState } from './records.ts';
 import type { Replica } from './replica.ts';
 import { UNCONFIRMED } from './reseed.ts';
@@ -88,7 +88,7 @@ async function writeRow(tx: Transaction, table: ModelTable, key: string, fields:
       [key, ...columns.map(({ field }) => row[field.name] ?? null)],
     );
   } catch (error) {
-    if (!/^(22|23|P0001)/.test(sqlState(error) ?? '')) throw error;
+    if (!isRefusal(error)) throw error;
     const { message, detail } = error as { message: string; detail?: string };
     const why = (detail === undefined ? message : `${message}: ${detail}`).replace(/\.$/, '');
     throw new RefusedError(`${why}. Change what stands in its way, or discard it`, sqlState(error) === '23505');

@@ -1,6 +1,6 @@
 /** How far feeds were taken: each peer's here, ours there. */
 import type { Taken } from '../replication/exchange.ts';
-import type { Transaction } from './database.ts';
+import type { Row, Transaction } from './database.ts';
 import type { Replica } from './replica.ts';
 
 /** What is stored about a peer. */
@@ -28,13 +28,16 @@ export interface PeerRecord {
 
 type Queryable = Pick<Transaction, 'query'>;
 
+const COLUMNS = 'taken_incarnation, taken_position, taken_by, acked_incarnation, acked_position, acked_by, incarnation, owed, last_sync_at, state, reason, consistency, clock_skew';
+/** One row, of nothing where nothing is known. */
+const FROM_PEER = 'FROM (VALUES (1)) AS one LEFT JOIN replication.peer ON name = $1';
+
 export async function readPeer(db: Queryable, name: string): Promise<PeerRecord> {
-  const [row] = await db.query(
-    `SELECT taken_incarnation, taken_position, taken_by, acked_incarnation, acked_position, acked_by, incarnation, owed, last_sync_at,
-            state, reason, consistency, clock_skew
-       FROM replication.peer WHERE name = $1`,
-    [name],
-  );
+  const [row] = await db.query(`SELECT ${COLUMNS} ${FROM_PEER}`, [name]);
+  return toPeer(name, row);
+}
+
+function toPeer(name: string, row: Row | undefined): PeerRecord {
   const [taken, position, taker, acked, ackedPosition, acker, incarnation, owed, lastSyncAt, state, reason, consistency, skew] = row ?? [];
   return {
     name,
@@ -48,6 +51,12 @@ export async function readPeer(db: Queryable, name: string): Promise<PeerRecord>
     consistency: consistency == null ? null : Number(consistency),
     clockSkew: skew == null ? null : Number(skew),
   };
+}
+
+/** The same of whoever sends something, and whether the roster has it by this id. */
+export async function readSender(db: Queryable, name: string, id: string): Promise<PeerRecord & { readonly isMember: boolean }> {
+  const [row] = await db.query(`SELECT ${COLUMNS}, EXISTS (SELECT FROM replication.roster WHERE id::text = $2 AND name = $1) ${FROM_PEER}`, [name, id]);
+  return { ...toPeer(name, row), isMember: row?.at(-1) === 't' };
 }
 
 /** Stores how far a peer's feed was taken: in the transaction that takes the changes over, so that a batch counts once. */

@@ -23,6 +23,12 @@ export interface Transaction {
    * @returns The answer, for use once the transaction is over; it need not be awaited.
    */
   post(sql: string, values?: readonly unknown[]): Promise<Row[]>;
+  /**
+   * As `post`, of a statement that hardly ever fails: where it does, nothing is known to have failed, and the transaction runs again, with `isHopeful` false, to find out with care. To be asked only where
+   * `isHopeful` is true.
+   */
+  hope(sql: string, values?: readonly unknown[]): void;
+  readonly isHopeful: boolean;
   /** Tells about how many rows there are now: statements that were planned for far fewer are planned anew. */
   sized(rows: number): void;
 }
@@ -32,13 +38,18 @@ export interface Database {
   query(sql: string, values?: readonly unknown[]): Promise<Row[]>;
   /**
    * Runs `work` in a transaction, again from the start where the database asks for it (deadlock, serialisation failure, `RetryTransaction`), at most ten times.
+   *
+   * @param isHopeful - It may hope (see `Transaction.hope`).
    */
-  transaction<T>(work: (tx: Transaction) => Promise<T>): Promise<T>;
+  transaction<T>(work: (tx: Transaction) => Promise<T>, isHopeful?: boolean): Promise<T>;
   close(): Promise<void>;
 }
 
 /** Thrown inside a transaction to have it run again: something it relied on has changed meanwhile. */
 export class RetryTransaction extends Error {}
+
+/** What was hoped of a statement did not come true. */
+class VainHope extends Error {}
 
 const ATTEMPTS = 10;
 /** Bytes of a parameter that is work for the database. */
@@ -91,12 +102,14 @@ export function openDatabase(url: string, options: DatabaseOptions): Database {
       }
     },
 
-    async transaction(work) {
+    async transaction(work, isHopeful = false) {
+      let hopeful = isHopeful;
       for (let attempt = 1; ; attempt++) {
         try {
-          return await inTransaction(pool, plans, work);
+          return await inTransaction(pool, plans, work, hopeful);
         } catch (error) {
-          const again = error instanceof RetryTransaction || TRANSIENT.has(sqlState(error) ?? '') || plans.failed(error);
+          if (error instanceof VainHope) hopeful = false;
+          const again = error instanceof VainHope || error instanceof RetryTransaction || TRANSIENT.has(sqlState(error) ?? '') || plans.failed(error);
           if (!again || attempt === ATTEMPTS) throw error;
         }
       }
@@ -124,6 +137,15 @@ export function sqlState(error: unknown): string | undefined {
   return error instanceof pg.DatabaseError ? error.code : undefined;
 }
 
+function hopeless(error: unknown): unknown {
+  return isRefusal(error) ? new VainHope() : error;
+}
+
+/** True of what the data of a statement made the database refuse: a constraint (23), a value (22), a trigger of the application's own (P0001), rows that came out other than they were meant (RQ001). */
+export function isRefusal(error: unknown): boolean {
+  return /^(22|23|P0001|RQ001)/.test(sqlState(error) ?? '');
+}
+
 /** A name as SQL writes it. */
 export function quote(identifier: string): string {
   return `"${identifier.replaceAll('"', '""')}"`;
@@ -149,7 +171,7 @@ async function withClient<T>(pool: pg.Pool, plans: Plans, work: (client: pg.Pool
   }
 }
 
-function inTransaction<T>(pool: pg.Pool, plans: Plans, work: (tx: Transaction) => Promise<T>): Promise<T> {
+function inTransaction<T>(pool: pg.Pool, plans: Plans, work: (tx: Transaction) => Promise<T>, isHopeful: boolean): Promise<T> {
   return withClient(pool, plans, async (client, broke) => {
     const { stream } = client.connection;
     let held = false;
@@ -173,6 +195,8 @@ function inTransaction<T>(pool: pg.Pool, plans: Plans, work: (tx: Transaction) =
     const posted: Promise<unknown>[] = [];
     /** What made all behind it fail. */
     let failure: unknown;
+    let hoped = false;
+    const post = (answer: Promise<unknown>, failed = (error: unknown): unknown => error): void => void posted.push(answer.catch((error: unknown) => void (failure ??= failed(error))));
     const ask = async (sql: string, values: readonly unknown[] | undefined): Promise<Row[]> => {
       // Of several statements under way one may have failed, and what waited for another go on.
       if (over) throw new Error('the transaction is over');
@@ -188,14 +212,24 @@ function inTransaction<T>(pool: pg.Pool, plans: Plans, work: (tx: Transaction) =
         query: ask,
         post(sql, values) {
           const answer = ask(sql, values);
-          posted.push(answer.catch((error: unknown) => void (failure ??= error)));
+          post(answer);
           return answer;
+        },
+        isHopeful,
+        hope(sql, values) {
+          // What fails for another reason does so again, or is run again anyway.
+          hoped = true;
+          post(ask(sql, values), hopeless);
         },
         sized: plans.sized,
       });
       over = true;
       // After a failure it is a ROLLBACK.
-      await Promise.all([begun, ...posted, client.query('COMMIT')]);
+      const committed = client.query('COMMIT').catch((error: unknown) => {
+        // What is checked late is checked now.
+        throw hoped ? hopeless(error) : error;
+      });
+      await Promise.all([begun, ...posted, committed]);
       if (failure !== undefined) throw failure;
       return result;
     } catch (error) {

@@ -6,6 +6,7 @@
  * is visible out of it and leaves the rest. See docs/architecture.md, "Why the feed needs no fence".
  */
 import { isWithheld } from '../replication/exchange.ts';
+import type { State } from '../replication/merge.ts';
 import { toWire, type WireRecord } from '../replication/wire.ts';
 import { sameFields } from '../replication/version.ts';
 import { writeChanges, type Change } from './changes.ts';
@@ -13,9 +14,9 @@ import type { ConflictChanges } from './conflicts.ts';
 import type { Transaction } from './database.ts';
 import { readStanding, type Standing } from './knowledge.ts';
 import { foldNewcomers } from './newcomers.ts';
-import { lockRows, originOf, readLocked, readRecords, settle, type SettledRecord } from './records.ts';
-import { beginChange, type Replica } from './replica.ts';
-import { BATCH_BYTES, bytesOf, fitsMessage, fitting } from './sizes.ts';
+import { lockRows, originOf, readFitting, readLocked, readRecords, settle, type SettledRecord } from './records.ts';
+import { beginChange, type Now, type Replica } from './replica.ts';
+import { BATCH_BYTES, bytesOf, fitsMessage, fitting, type RecordName } from './sizes.ts';
 import { showFields, type ModelTable } from './tables.ts';
 import { readTexts, type Range } from './texts.ts';
 import { contested } from './unique.ts';
@@ -47,27 +48,51 @@ export interface Batch {
   readonly standing: Standing;
 }
 
+/** What a fold has put into the feed, as far as that is little: whoever has sent all before it need not read it. */
+export interface Fresh {
+  /** The last place in the feed before it. */
+  readonly after: number;
+  readonly batch: Batch;
+}
+
+export interface Folded {
+  /** How many records were folded. */
+  readonly records: number;
+  /** The last place in the feed that was taken then; null where there was nothing to fold. */
+  readonly end: number | null;
+  readonly fresh: Fresh | null;
+}
+
 /**
  * Folds captured writes into their records' states until none is left that was there at the beginning.
  *
  * @param onConflicts - Told after each transaction what it did to the conflict log, and whether another follows.
- * @param told - Somebody has told of a write: it need not be looked for first.
- * @returns How many records were folded, and the last place in the feed that was taken then; null where there was nothing to fold.
+ * @param told - Somebody has told of writes: they need not be looked for first. Where they are few it says of which records, which are read without knowing yet that they are all.
  */
-export async function fold(replica: Replica, onConflicts: (changes: ConflictChanges, more: boolean) => void, told = false): Promise<{ readonly records: number; readonly end: number | null }> {
+export async function fold(replica: Replica, onConflicts: (changes: ConflictChanges, more: boolean) => void, told: readonly RecordName[] | null = null): Promise<Folded> {
   let folded = 0;
   let last: number | null = null;
-  for (let any = told; ; any = false) {
-    if (!any && (await replica.db.query('SELECT FROM replication.log LIMIT 1')).length === 0) return { records: folded, end: last };
-    const { records, more, conflicts, places } = await replica.db.transaction(async (tx) => {
-      const some = await foldSome(tx, replica);
+  let fresh: Fresh | null = null;
+  for (let names = told; ; names = null) {
+    if (names === null && (await replica.db.query('SELECT FROM replication.log LIMIT 1')).length === 0) return { records: folded, end: last, fresh };
+    const { records, more, conflicts, made, places } = await replica.db.transaction(async (tx) => {
+      const some = await foldSome(tx, replica, names ?? []);
       return { ...some, places: tx.post('SELECT last_value FROM replication.position') };
     });
     onConflicts(conflicts, more);
     folded += records;
     last = Number((await places)[0]?.[0]);
-    if (!more) return { records: folded, end: last };
+    fresh = made && folded === records ? freshOf(replica, made, last) : null;
+    if (!more) return { records: folded, end: last, fresh };
   }
+}
+
+function freshOf(replica: Replica, { now, changes }: Made, end: number): Fresh | null {
+  const after = now.lastPlace;
+  const { incarnation, generation, rootChanges } = now;
+  const texts = changes.flatMap(({ before: { table, key }, state }) => (state.length === 0 ? [] : (textOf(replica, table, key, state) ?? [])));
+  if (texts.length === 0 || texts.length < changes.length || end === after) return null;
+  return { after, batch: { end, count: texts.length, records: texts.join(','), columns: '', next: SENT_RECORDS, more: false, standing: { incarnation, generation, rootChanges } } };
 }
 
 /** The last place in the feed that is taken. */
@@ -76,13 +101,51 @@ export async function feedEnd(replica: Replica): Promise<number> {
   return Number(row?.[0] ?? 0);
 }
 
+/** Places that a look ahead goes. */
+const NEAR = 32;
+
+/**
+ * The feed after a place where it goes on for a few places only, as it does behind a single write: all is asked for at once, while how far it goes is not known yet.
+ *
+ * @returns null where there is more, or what cannot be sent as it stands.
+ */
+export async function readNearFeed(replica: Replica, after: number, peerId: string, byColumn: boolean): Promise<Batch | null> {
+  const tables = [...replica.tables.values()];
+  const { answers } = await replica.db.transaction(async ({ post: query }) => ({
+    answers: later(
+      Promise.all([
+        nextPlaces({ query }, replica, after, peerId, NEAR),
+        // What has changed since the places were looked at comes again behind them.
+        Promise.all(tables.map((table) => readTexts({ query }, table, { after, end: after + NEAR, peerId, byColumn }, BATCH_BYTES / tables.length, false))),
+        readStanding({ query }),
+      ]),
+    ),
+  }));
+  const [{ end, isFull }, found, standing] = await answers;
+  if (isFull || end > after + NEAR || found.some(({ others, cut }) => others.length > 0 || cut !== null)) return null;
+  const whole = (parts: readonly string[]): string => parts.filter((part) => part !== '').join(',');
+  const records = whole(found.map(({ text }) => text));
+  const columns = whole(found.flatMap((texts) => texts.columns));
+  return { end, count: found.reduce((sum, { count }) => sum + count, 0), records, columns, next: nextSize(records, columns), more: false, standing };
+}
+
+/** How many records may be in the batch behind one. */
+function nextSize(records: string, columns: string): number {
+  return columns !== '' && records === '' ? SENT_BY_COLUMN : SENT_RECORDS;
+}
+
+/** What is waited for once its transaction is over, where that has not failed. */
+function later<T>(answer: Promise<T>): Promise<T> {
+  answer.catch(() => {});
+  return answer;
+}
+
 /** The feed after a place, as far as one batch goes, without what the peer `peerId` (in its incarnation) holds already. @param byColumn - The peer takes records by column. @param most - What the batch before it says of the next. */
 export async function readFeed(replica: Replica, after: number, peerId: string, byColumn = false, most = SENT_RECORDS): Promise<Batch> {
   const { standing, ...batch } = await replica.db.transaction(async (tx) => {
     const { first, end, more } = await findPlaces(tx, replica, after, peerId, most);
     const taken = first === null ? { end, count: 0, records: '', columns: '' } : await readBounded(tx, replica, { after, end, peerId, byColumn }, first);
-    const next = taken.columns !== '' && taken.records === '' ? SENT_BY_COLUMN : SENT_RECORDS;
-    return { ...taken, next, more: first !== null && (more || taken.end < end), standing: readStanding({ query: tx.post }) };
+    return { ...taken, next: nextSize(taken.records, taken.columns), more: first !== null && (more || taken.end < end), standing: later(readStanding({ query: tx.post })) };
   });
   return { ...batch, standing: await standing };
 }
@@ -96,15 +159,19 @@ interface Places {
 
 /** The next places in the feed, at most a batch's. Where the peer has all of them it is passed over, however long that goes on, and so are records without a state, as a replica has them that begins anew. */
 async function findPlaces(tx: Transaction, replica: Replica, after: number, peerId: string, most: number): Promise<Places> {
-  for (let end = after; ; ) {
-    // What is left of a model that is replicated no more is passed over.
-    const [row] = await tx.query('SELECT places, last, first FROM replication.next_places($1, $2, $3, $4)', [end, most, [...replica.tables.keys()], peerId]);
-    const [count, last, first] = row ?? [];
-    end = Number(last ?? end);
-    const more = Number(count) === most;
-    if (first !== null && first !== undefined) return { first: Number(first), end, more };
-    if (!more) return { first: null, end, more };
+  for (let from = after; ; ) {
+    const { first, end, isFull } = await nextPlaces(tx, replica, from, peerId, most);
+    if (first !== null || !isFull) return { first, end, more: isFull };
+    from = end;
   }
+}
+
+/** The next places in the feed, at most so many: the first that the peer wants, the last of them, and whether there are as many. */
+async function nextPlaces(tx: Pick<Transaction, 'query'>, replica: Replica, after: number, peerId: string, most: number): Promise<{ readonly first: number | null; readonly end: number; readonly isFull: boolean }> {
+  // What is left of a model that is replicated no more is passed over.
+  const [row] = await tx.query('SELECT places, last, first FROM replication.next_places($1, $2, $3, $4)', [after, most, [...replica.tables.keys()], peerId]);
+  const [count, last, first] = row ?? [];
+  return { first: first === null || first === undefined ? null : Number(first), end: Number(last ?? after), isFull: Number(count) === most };
 }
 
 /** The records of a range up to where a batch's bytes end. @param first - The place of the first, which is taken whatever its size. */
@@ -127,7 +194,9 @@ async function readBounded(tx: Transaction, replica: Replica, range: Range, firs
     columns.push(...texts.columns);
     count += texts.count;
     for (const record of await readRecords(tx, table, texts.others)) {
-      const text = textOf(replica, settle(record, replica), range.peerId);
+      const found = settle(record, replica);
+      const { settled: state } = found;
+      const text = state.length === 0 || isWithheld({ state, origin: originOf(found) }, range.peerId) ? null : textOf(replica, table, found.key, state);
       if (text === null) continue;
       parts.push(text);
       count++;
@@ -136,22 +205,33 @@ async function readBounded(tx: Transaction, replica: Replica, range: Range, firs
   return { end, count, records: parts.join(','), columns: columns.join(',') };
 }
 
-/** A record as it is sent; null where it is not. */
-function textOf(replica: Replica, record: SettledRecord, peerId: string): string | null {
-  const { table, key, settled } = record;
-  if (settled.length === 0 || isWithheld({ state: settled, origin: originOf(record) }, peerId)) return null;
-  if (!fitsMessage(settled)) {
+/** A record as it is sent; null where no message holds it. */
+function textOf(replica: Replica, table: ModelTable, key: string, state: State): string | null {
+  if (!fitsMessage(state)) {
     replica.report(
-      `${table.name} ${key}: its ${settled.length} versions take ${Math.round(bytesOf(settled) / 2 ** 20)} MiB, more than a message holds. It is left out, and sent once a write or a resolution has made it smaller`,
+      `${table.name} ${key}: its ${state.length} versions take ${Math.round(bytesOf(state) / 2 ** 20)} MiB, more than a message holds. It is left out, and sent once a write or a resolution has made it smaller`,
     );
     return null;
   }
-  return JSON.stringify([table.name, key, settled.map(toWire)] satisfies WireRecord);
+  return JSON.stringify([table.name, key, state.map(toWire)] satisfies WireRecord);
 }
 
-/** One transaction's worth of `fold`, in the caller's. */
-export async function foldSome(tx: Transaction, replica: Replica): Promise<{ records: number; more: boolean; conflicts: ConflictChanges }> {
-  const [now, { makings, others, writes }] = await Promise.all([beginChange(tx), readLog(tx)]);
+/** What one transaction has folded; `made`: the changes, where all of it was expected. */
+interface FoldedSome {
+  readonly records: number;
+  readonly more: boolean;
+  readonly conflicts: ConflictChanges;
+  readonly made: Made | null;
+}
+
+interface Made {
+  readonly now: Now;
+  readonly changes: readonly Change[];
+}
+
+/** One transaction's worth of `fold`, in the caller's. @param expected - Records that are probably all there is to fold. */
+export async function foldSome(tx: Transaction, replica: Replica, expected: readonly RecordName[] = []): Promise<FoldedSome> {
+  const [now, { makings, others, writes }, early] = await Promise.all([beginChange(tx), readLog(tx), readExpected(tx, replica, expected)]);
   let records = 0;
   const left: Logged[] = [];
   for (const table of replica.tables.values()) {
@@ -166,16 +246,19 @@ export async function foldSome(tx: Transaction, replica: Replica): Promise<{ rec
     left.push(...(done.size === 0 ? changed : changed.filter(({ key }) => !done.has(key))));
   }
   const known = left.toSorted((a, b) => a.seq - b.seq);
-  const logged = known.slice(0, (await fitting(tx, replica, known.map(({ model, key }) => [model, key]))).length);
-  let changes = await foldedChanges(replica, logged, (table, keys) => readSettled(tx, replica, table, keys));
+  const wasExpected = known.every(({ model, key }) => early.has(`${model} ${key}`));
+  const logged = wasExpected ? known : known.slice(0, (await fitting(tx, replica, known.map(({ model, key }) => [model, key]))).length);
+  let changes = await foldedChanges(replica, logged, async (table, keys) =>
+    readSettled(tx, replica, table, wasExpected ? keys.map((key) => early.get(`${table.name} ${key}`) as SettledRecord) : (await readRecords(tx, table, keys)).map((record) => settle(record, replica))),
+  );
   // Whose value it is may change what a row shows, and a row that a local writer may still change is not written over.
   if ((await contested(tx, now, changes)).length > 0) changes = await foldedChanges(replica, logged, (table, keys) => readLocked(tx, replica, table, keys));
   const { conflicts } = await writeChanges(tx, replica, now, changes);
-  return { records: records + changes.length, more: logged.length < known.length || writes >= BATCH_RECORDS, conflicts };
+  return { records: records + changes.length, more: logged.length < known.length || writes >= BATCH_RECORDS, conflicts, made: wasExpected && records === 0 ? { now, changes } : null };
 }
 
 /** What folding makes of these records, in their order. */
-async function foldedChanges(replica: Replica, logged: readonly { readonly model: string; readonly key: string }[], read: (table: ModelTable, keys: readonly string[]) => Promise<SettledRecord[]>): Promise<Change[]> {
+async function foldedChanges(replica: Replica, logged: readonly { readonly model: string; readonly key: string }[], read: (table: ModelTable, keys: readonly string[]) => Promise<readonly SettledRecord[]>): Promise<Change[]> {
   const settled = new Map<string, SettledRecord>();
   for (const table of replica.tables.values()) {
     const keys = logged.filter(({ model }) => model === table.name).map(({ key }) => key);
@@ -185,9 +268,18 @@ async function foldedChanges(replica: Replica, logged: readonly { readonly model
   return written.map((before) => ({ before, state: before.settled, origin: null, view: before.view }));
 }
 
-/** Reads records to be folded. Where folding changes what is shown, their rows are locked first, as for any change of a row. */
-async function readSettled(tx: Transaction, replica: Replica, table: ModelTable, keys: readonly string[]): Promise<SettledRecord[]> {
-  const records = (await readRecords(tx, table, keys)).map((record) => settle(record, replica));
+/** Reads what is expected, by model and key; what is too large for that is left out. */
+async function readExpected(tx: Transaction, replica: Replica, expected: readonly RecordName[]): Promise<ReadonlyMap<string, SettledRecord>> {
+  const found = new Map<string, SettledRecord>();
+  for (const table of replica.tables.values()) {
+    const keys = [...new Set(expected.flatMap(([model, key]) => (model === table.name ? [key] : [])))];
+    for (const record of await readFitting(tx, table, keys)) found.set(`${table.name} ${record.key}`, settle(record, replica));
+  }
+  return found;
+}
+
+/** Records to be folded, as they were read. Where folding changes what is shown, their rows are locked and they are read again, as for any change of a row. */
+async function readSettled(tx: Transaction, replica: Replica, table: ModelTable, records: readonly SettledRecord[]): Promise<readonly SettledRecord[]> {
   const moving = records.filter(({ view, row }) => !sameFields(view.fields && showFields(table, view.fields), row)).map(({ key }) => key);
   if (moving.length === 0) return records;
   await lockRows(tx, table, moving);

@@ -10,7 +10,7 @@ import type { State } from '../replication/merge.ts';
 import type { Fields, ReplicaId, Version } from '../replication/version.ts';
 import { numbers, texts } from './arrays.ts';
 import { addToDigests, bucketOf, hashOf } from './digest.ts';
-import { sqlState, type Transaction } from './database.ts';
+import { isRefusal, type Transaction } from './database.ts';
 import { encodeAsRow } from './records.ts';
 import type { Replica } from './replica.ts';
 import { insertRows, RowError } from './rows.ts';
@@ -156,7 +156,7 @@ async function showNew(tx: Transaction, table: ModelTable, keys: readonly string
     tx.post(written ? 'ROLLBACK TO SAVEPOINT newcomers' : 'RELEASE SAVEPOINT newcomers');
     return !written;
   } catch (error) {
-    if (!(error instanceof RowError) && !/^(22|23|P0001)/.test(sqlState(error) ?? '')) throw error;
+    if (!(error instanceof RowError) && !isRefusal(error)) throw error;
     await tx.query('ROLLBACK TO SAVEPOINT newcomers');
     return false;
   }

@@ -81,6 +81,11 @@ export async function readRecords(tx: Transaction, table: ModelTable, keys: read
   return (await readWithin(tx, table, keys, null)).records;
 }
 
+/** Those of these records that together fit `BATCH_BYTES`, in the order of the keys. */
+export async function readFitting(tx: Transaction, table: ModelTable, keys: readonly string[]): Promise<readonly StoredRecord[]> {
+  return (await readWithin(tx, table, keys, { bytes: BATCH_BYTES, least: false })).records;
+}
+
 /** Bytes that records may take, about; the first is read whatever it takes where `least` says so. */
 interface Room {
   readonly bytes: number;
@@ -160,13 +165,19 @@ export async function readLocked(tx: Transaction, replica: Replica, table: Model
   return records.map((record) => settle(record, replica));
 }
 
+/** Some of several records, and whether they are the last. */
+export interface Portion {
+  readonly records: readonly SettledRecord[];
+  readonly last: boolean;
+}
+
 /**
- * Locks all of these records, and reads and folds them in portions of `BATCH_BYTES`, one after the other, and whether it is the last. What a portion was read for is to be done with before the next is
+ * Locks all of these records, and reads and folds them in portions of `BATCH_BYTES`, one after the other; the first is asked for at once. What a portion was read for is to be done with before the next is
  * asked for.
  *
  * @param wanted - Keys, by table.
  */
-export async function* lockedPortions(tx: Transaction, replica: Replica, wanted: Iterable<readonly [ModelTable, readonly string[]]>): AsyncGenerator<{ readonly records: readonly SettledRecord[]; readonly last: boolean }> {
+export async function* lockedPortions(tx: Transaction, replica: Replica, wanted: Iterable<readonly [ModelTable, readonly string[]]>): AsyncGenerator<Portion> {
   let portion: SettledRecord[] = [];
   let left = BATCH_BYTES;
   for (const [table, keys] of wanted) {
@@ -192,11 +203,11 @@ export async function* lockedPortions(tx: Transaction, replica: Replica, wanted:
  */
 export async function refuseIfWrittenMeanwhile(tx: Transaction, made: readonly Pick<StoredRecord, 'table' | 'key' | 'places'>[]): Promise<void> {
   if (made.length === 0) return;
-  const [found] = await tx.query(
-    `SELECT x.key FROM json_to_recordset($1) AS x (model text, key text)
-      CROSS JOIN LATERAL (SELECT FROM replication.log l WHERE l.model = x.model AND l.key = x.key AND l.ctid <> ALL ($2::tid[]) OFFSET 0) l LIMIT 1`,
-    [JSON.stringify(made.map(({ table, key }) => ({ model: table.name, key }))), made.flatMap(({ places }) => places)],
-  );
+  const written = `json_to_recordset($1) AS x (model text, key text)
+      CROSS JOIN LATERAL (SELECT FROM replication.log l WHERE l.model = x.model AND l.key = x.key AND l.ctid <> ALL ($2::tid[]) OFFSET 0) l LIMIT 1`;
+  const values = [JSON.stringify(made.map(({ table, key }) => ({ model: table.name, key }))), made.flatMap(({ places }) => places)];
+  if (tx.isHopeful) return tx.hope(`SELECT replication.refuse(x.key) FROM ${written}`, values);
+  const [found] = await tx.query(`SELECT x.key FROM ${written}`, values);
   if (found) throw new RetryTransaction(`a row with key ${found[0]} was created and deleted meanwhile`);
 }
 

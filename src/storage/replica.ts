@@ -67,7 +67,7 @@ export async function openReplica(db: Database, options: ReplicaOptions): Promis
 }
 
 /** The models without what only storage needs to know. */
-export function modelsOf(replica: Replica): ReplicatedModel[] {
+export function modelsOf(replica: Pick<Replica, 'tables'>): ReplicatedModel[] {
   return [...replica.tables.values()].map(({ name, key, fields }) => ({ name, key, fields }));
 }
 
@@ -86,8 +86,20 @@ export function uniqueOf(replica: Replica): Record<string, string[][]> {
   return Object.fromEntries([...replica.tables.values()].map(({ name, unique }) => [name, unique.map(({ fields }) => [...fields])]));
 }
 
+/** What `schemaOf` has made of which fields: it is asked for with each batch, and changes as good as never. */
+const schemas = new WeakMap<Replica['tables'], { readonly fields: readonly ModelTable['fields'][]; readonly schema: string }>();
+
 /** Stands for the models as they are described now: another where a peer that has compared them would have to do so again. */
-export function schemaOf(replica: Replica): string {
+export function schemaOf(replica: Pick<Replica, 'tables'>): string {
+  const fields = Array.from(replica.tables.values(), (table) => table.fields);
+  const known = schemas.get(replica.tables);
+  if (known?.fields.every((each, n) => each === fields[n])) return known.schema;
+  const schema = digestOfModels(replica);
+  schemas.set(replica.tables, { fields, schema });
+  return schema;
+}
+
+function digestOfModels(replica: Pick<Replica, 'tables'>): string {
   const models = modelsOf(replica).map(({ name, key, fields }) => [name, key, fields.toSorted((a, b) => (a.name < b.name ? -1 : 1))]);
   // Two processes of one replica may know the same in different orders.
   const text = JSON.stringify(models.toSorted(([a], [b]) => ((a as string) < (b as string) ? -1 : 1)));
@@ -124,6 +136,11 @@ export interface Now {
   readonly clock: number;
   /** Whether anything is set aside (see reseed.ts). */
   readonly aside: boolean;
+  /** The last place in the feed that was given out. */
+  readonly lastPlace: number;
+  /** How often this replica had forgotten records, and how often what its records go back to had changed. */
+  readonly generation: number;
+  readonly rootChanges: number;
   /** Whether a record may claim a unique value that its row does not tell, and whether a collision may not be told yet. Whoever in this transaction adds the first of them notes it here. */
   claimed: boolean;
   deferred: boolean;
@@ -134,12 +151,19 @@ export interface Now {
  * not wait for it.
  */
 export async function beginChange(tx: Transaction): Promise<Now> {
-  const [[row], [found]] = await Promise.all([
-    tx.query('SELECT incarnation, clock, aside FROM replication.begin_change()'),
-    tx.query('SELECT last_value, EXISTS (SELECT FROM replication.claim), EXISTS (SELECT FROM replication.deferral) FROM replication.position'),
-  ]);
-  tx.sized(Number(found?.[0]));
-  return { incarnation: row?.[0] as string, clock: Number(row?.[1]), aside: row?.[2] === 't', claimed: found?.[1] === 't', deferred: found?.[2] === 't' };
+  const [row] = await tx.query('SELECT incarnation, clock, aside, claimed, deferred, last_place, generation, root_changes FROM replication.begin_change()');
+  const [incarnation, clock, aside, claimed, deferred, lastPlace, generation, rootChanges] = row ?? [];
+  tx.sized(Number(lastPlace));
+  return {
+    incarnation: incarnation as string,
+    clock: Number(clock),
+    aside: aside === 't',
+    claimed: claimed === 't',
+    deferred: deferred === 't',
+    lastPlace: Number(lastPlace),
+    generation: Number(generation),
+    rootChanges: Number(rootChanges),
+  };
 }
 
 /** Everyone this replica knows of, itself included. */
@@ -219,32 +243,50 @@ async function spaceKeys(tx: Transaction, table: ModelTable, { slot, stride }: R
   await tx.query('SELECT setval($1::regclass, $2, false)', [sequence, start]);
 }
 
+/** A key sequence that has not given out yet what was given out before. */
+export interface LateSequence {
+  readonly sequence: string;
+  /** How many keys it has to pass, and the last of them. */
+  readonly steps: number;
+  readonly largest: number;
+}
+
+/** Looks whether keys of this replica's slot that come back from peers lie before a model's key sequence: it gave them out itself, in a history that was lost. Null where none does. */
+export async function findPassed(tx: Transaction, table: ModelTable, { slot, stride }: Pick<Identity, 'slot' | 'stride'>, keys: readonly string[]): Promise<LateSequence | null> {
+  if (!/^(integer|bigint|smallint)$/.test(table.keyColumn.type)) return null;
+  let largest = 0;
+  for (const key of keys) if (Number(key) % stride === slot % stride) largest = Math.max(largest, Number(key));
+  if (largest === 0) return null;
+  const [row] = await tx.query('SELECT s.name, pg_sequence_last_value(s.name::regclass) FROM pg_get_serial_sequence($1, $2) AS s (name)', serialOf(table));
+  const [sequence, given] = row ?? [];
+  if (sequence === null || sequence === undefined) return null;
+  // Of one that has given out none yet only its own row tells where it begins.
+  const last = given ?? Number((await tx.query(`SELECT last_value FROM ${sequence}`))[0]?.[0]) - stride;
+  const steps = Math.floor((largest - Number(last)) / stride);
+  return steps > 0 ? { sequence, steps, largest } : null;
+}
+
 /**
- * Moves a model's key sequence past keys of this replica's slot that come back from peers: it gave them out itself, in a history that was lost.
+ * Moves a key sequence past these keys.
  *
  * A gap of some thousands is walked, which cannot take back what others are given meanwhile; beyond that it is jumped, which nobody outruns.
  */
-export async function passKeys(tx: Transaction, table: ModelTable, { slot, stride }: Pick<Identity, 'slot' | 'stride'>, keys: readonly string[]): Promise<void> {
-  if (!/^(integer|bigint|smallint)$/.test(table.keyColumn.type)) return;
-  let largest = 0;
-  for (const key of keys) if (Number(key) % stride === slot % stride) largest = Math.max(largest, Number(key));
-  if (largest === 0) return;
-  const sequence = await keySequence(tx, table);
-  if (sequence === null) return;
-  const [row] = await tx.query(`SELECT last_value, is_called FROM ${sequence}`);
-  const [last, called] = row ?? [];
-  const steps = Math.floor((largest - Number(last)) / stride) + (called === 't' ? 0 : 1);
-  if (steps <= 0) return;
-  if (steps <= WALKED) await tx.query('SELECT count(nextval($1::regclass)) FROM generate_series(1, $2)', [sequence, steps]);
-  else await tx.query('SELECT setval($1::regclass, $2)', [sequence, largest]);
+export function passKeys(tx: Transaction, { sequence, steps, largest }: LateSequence): void {
+  if (steps <= WALKED) tx.post('SELECT count(nextval($1::regclass)) FROM generate_series(1, $2)', [sequence, steps]);
+  else tx.post('SELECT setval($1::regclass, $2)', [sequence, largest]);
 }
 
 const WALKED = 10_000;
 
 /** The sequence that gives out a table's keys; null where there is none. */
-async function keySequence(tx: Transaction, { table, keyColumn: { column } }: ModelTable): Promise<string | null> {
-  const [found] = await tx.query('SELECT pg_get_serial_sequence($1, $2)', [table, column.slice(1, -1).replaceAll('""', '"')]);
+async function keySequence(tx: Transaction, table: ModelTable): Promise<string | null> {
+  const [found] = await tx.query('SELECT pg_get_serial_sequence($1, $2)', serialOf(table));
   return found?.[0] ?? null;
+}
+
+/** A table's key, as `pg_get_serial_sequence` takes it. */
+function serialOf({ table, keyColumn: { column } }: ModelTable): [string, string] {
+  return [table, column.slice(1, -1).replaceAll('""', '"')];
 }
 
 async function largestOwn(tx: Transaction, table: ModelTable, slot: number, stride: number): Promise<number> {

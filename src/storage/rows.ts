@@ -8,7 +8,7 @@ import { uniqueValue, yieldValue } from '../replication/unique.ts';
 import { sameFields, type Fields } from '../replication/version.ts';
 import { texts } from './arrays.ts';
 import type { Change } from './changes.ts';
-import { RetryTransaction, sqlState, type Transaction } from './database.ts';
+import { isRefusal, RetryTransaction, sqlState, type Transaction } from './database.ts';
 import { findOrphans, joined, rowOf } from './families.ts';
 import type { Replica } from './replica.ts';
 import { matchesKey, type ModelTable } from './tables.ts';
@@ -74,6 +74,10 @@ export async function materialise(tx: Transaction, replica: Replica, given: read
   const refused = new Map<Goal, string>();
   const attempted: Attempt = { changes, refused, told: new Set(clash === 'wait' ? [] : [...tables].flatMap(({ unique }) => unique.map(({ name }) => name))) };
   let rest = goals.filter(({ before, fields }) => !sameFields(fields, before.row));
+  if (tx.isHopeful && clash === 'tell' && tables.size === 1 && orphaned.size === 0 && rest.every(({ fields }) => fields !== null)) {
+    hopeForRows(tx, rest);
+    return { changes, unshown: new Map() };
+  }
   const saved = attempted.told.size > 0 && rest.length > 0 ? tx.query('SAVEPOINT unquestioned') : null;
   // What failed may be shown once others are: a parent, a value given up.
   for (let left = Infinity; rest.length > 0 && rest.length < left; ) {
@@ -86,6 +90,14 @@ export async function materialise(tx: Transaction, replica: Replica, given: read
   for (const [change, why] of orphaned) unshown.set(change, { ...why, removed: true });
   for (const [{ change }, why] of refused) unshown.set(change, { reason: orphaned.get(change)?.reason ?? why, awaits: partial.has(change) ? AGAIN : null, removed: false });
   return { changes, unshown };
+}
+
+/** Writes rows of one table without waiting for what comes of it: where one is refused, all is done again. */
+function hopeForRows(tx: Transaction, goals: readonly Goal[]): void {
+  for (const write of writesOf(goals)) {
+    const { values, rows } = rowsOf([write]);
+    tx.hope(exactly([write], rows, 'replication.refuse(key)'), values);
+  }
 }
 
 interface Attempt {
@@ -103,8 +115,7 @@ async function attempt(tx: Transaction, goals: readonly Goal[], attempted: Attem
     await Promise.all([saved, writeRows(tx, goals, told.size === 0)]);
     await tx.query('SET CONSTRAINTS ALL IMMEDIATE; RELEASE SAVEPOINT rows');
   } catch (error) {
-    // 23: integrity constraint; 22: data exception; P0001: raised by a trigger of the application's own.
-    if (!(error instanceof RowError) && !/^(22|23|P0001)/.test(sqlState(error) ?? '')) throw error;
+    if (!(error instanceof RowError) && !isRefusal(error)) throw error;
     if (sqlState(error) === '23505' && told.has((error as { constraint?: string }).constraint ?? '')) await tellClash(tx, attempted);
     await tx.query('ROLLBACK TO SAVEPOINT rows');
     const [only] = goals;
@@ -137,7 +148,7 @@ async function attemptEach(tx: Transaction, goals: readonly Goal[], attempted: A
   const statements: string[] = [];
   const kinds = new Map<string, number>();
   const kindOf = (write: Write, kind: string): number => {
-    const known = kinds.get(`${kind} ${write.table.name}`) ?? statements.push(exactly([write], [recordset(write.table)]));
+    const known = kinds.get(`${kind} ${write.table.name}`) ?? statements.push(exactly([write], [recordset(write.table)], 'n, key'));
     kinds.set(`${kind} ${write.table.name}`, known);
     return known;
   };
@@ -178,10 +189,7 @@ async function writeRows(tx: Transaction, goals: readonly Goal[], park: boolean)
     if (park) for (const [table, own] of tables) await writeExactly(tx, [updateOf(table, parkedOf(table, own))]);
     await writeExactly(
       tx,
-      [...tables].flatMap(([table, own]) => {
-        const living = own.filter(({ fields }) => fields !== null);
-        return [updateOf(table, living.filter(({ before }) => before.row !== null)), insertOf(table, living.filter(({ before }) => before.row === null))];
-      }),
+      [...tables].flatMap(([, own]) => writesOf(own.filter(({ fields }) => fields !== null))),
     );
   }
   for (const deletions of late) {
@@ -193,6 +201,14 @@ async function writeRows(tx: Transaction, goals: readonly Goal[], park: boolean)
 
 /** By table, the keys of rows that go. */
 type Deletions = readonly (readonly [ModelTable, readonly string[]])[];
+
+/** What makes or changes these rows of one table: values are given up before others take them. */
+function writesOf(goals: readonly Goal[]): Write[] {
+  const [first] = goals;
+  if (first === undefined) return [];
+  const { table } = first.before;
+  return [updateOf(table, goals.filter(({ before }) => before.row !== null)), insertOf(table, goals.filter(({ before }) => before.row === null))].filter(({ goals: own }) => own.length > 0);
+}
 
 /** Tables that refer to each other in a circle are written together; all others each alone, parents first. */
 function byCircle(goals: readonly Goal[]): ReadonlyMap<ModelTable, Goal[]>[] {
@@ -295,24 +311,30 @@ export async function insertRows(tx: Transaction, table: ModelTable, rows: reado
 }
 
 async function writeTogether(tx: Transaction, writes: readonly Write[]): Promise<void> {
+  const { values, rows } = rowsOf(writes);
+  const [found] = await tx.query(exactly(writes, rows, 'n, key'), values);
+  if (found) throw new RowError(changedBy((writes[Number(found[0])] as Write).table, found[1] as string));
+}
+
+/** The rows of each of these writes, and the parameters that they are read from. */
+function rowsOf(writes: readonly Write[]): { readonly values: readonly Buffer[]; readonly rows: readonly string[] } {
   const values: Buffer[] = [];
   const rows = writes.map(({ table: { columns }, goals }) => {
     const first = values.push(texts(goals.map(({ key }) => key)), ...columns.map(({ field: { name } }) => texts(goals.map(({ fields }) => fields?.[name] ?? null)))) - columns.length;
     return `unnest($${first}::text[]${columns.map((_, i) => `, $${first + i + 1}::text[]`).join('')}) AS x (key${columns.map((_, i) => `, c${i}`).join('')})`;
   });
-  const [found] = await tx.query(exactly(writes, rows), values);
-  if (found) throw new RowError(changedBy((writes[Number(found[0])] as Write).table, found[1] as string));
+  return { values, rows };
 }
 
-/** One statement for these writes, and for each the rows that it reads, every value as text: casts from text are exact. It returns the write and key of a row that is not as it was meant. */
-function exactly(writes: readonly Write[], rows: readonly string[]): string {
+/** One statement for these writes, and for each the rows that it reads, every value as text: casts from text are exact. Of a row that is not as it was meant it returns `told`, made of the number of its write (`n`) and its key. */
+function exactly(writes: readonly Write[], rows: readonly string[], told: string): string {
   const parts = writes.map(({ table, statement }, n) => {
     const written = [table.keyColumn, ...table.columns].map(({ column }) => `t.${column}::text COLLATE "C"`).join(', ');
     return `x${n} AS MATERIALIZED (SELECT * FROM ${rows[n]}), w${n} AS (${statement(`x${n}`)} RETURNING ${written})`;
   });
   // EXCEPT is hashed or sorted; a join of what has no statistics may be neither.
   const odd = writes.map((_, n) => `(SELECT ${n} AS n, key FROM (SELECT * FROM x${n} EXCEPT SELECT * FROM w${n}) AS odd LIMIT 1)`);
-  return `WITH ${parts.join(', ')} ${odd.join(' UNION ALL ')}`;
+  return `WITH ${parts.join(', ')} SELECT ${told} FROM (${odd.join(' UNION ALL ')}) AS odd`;
 }
 
 function changedBy({ table }: ModelTable, key: string): string {

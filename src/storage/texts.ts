@@ -36,7 +36,7 @@ export interface Texts {
  *
  * @param least - The first is taken whatever its size.
  */
-export async function readTexts(tx: Transaction, table: ModelTable, { after, end, peerId, byColumn }: Range, bytes: number, least: boolean): Promise<Texts> {
+export async function readTexts(tx: Pick<Transaction, 'query'>, table: ModelTable, { after, end, peerId, byColumn }: Range, bytes: number, least: boolean): Promise<Texts> {
   const { name, keyColumn, columns, generation } = table;
   const since = Math.max(1, ...columns.map((column) => column.since));
   const values = columns.map(({ field, type }, i) => `${literal(`${i === 0 ? '' : ','}${JSON.stringify(field.name)}:`)} || coalesce(${quoted(`c${i}`, type)}, 'null')`);

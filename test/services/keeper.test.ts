@@ -168,7 +168,7 @@ describe('the pace', () => {
     keeping({}, async (paced, notices) => {
       await write();
       await fold(replica, () => {});
-      const told = new Promise<void>((resolve) => notices.onChanged(resolve));
+      const told = new Promise<void>((resolve) => notices.onChanged(() => resolve()));
       paced.wake();
       await told;
     }));

@@ -1,7 +1,7 @@
 /** A link that goes on without another handshake, while either side is given another schema. */
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 
 import type { PeerClient, PeerRejectedError } from '../../src/peers/client.ts';
 import type { ChangesResponse, OutgoingChanges } from '../../src/replication/protocol.ts';
@@ -9,7 +9,7 @@ import { createIntroductions } from '../../src/services/introductions.ts';
 import { createLink, type Link } from '../../src/services/links.ts';
 import { createNotices } from '../../src/services/notices.ts';
 import { openDatabase } from '../../src/storage/database.ts';
-import { SENT_RECORDS } from '../../src/storage/feed.ts';
+import { fold, SENT_RECORDS, type Fresh } from '../../src/storage/feed.ts';
 import { openReplica, schemaOf } from '../../src/storage/replica.ts';
 import { expectSame } from '../support/compare.ts';
 import { interceptOnce } from '../support/intercept.ts';
@@ -34,7 +34,7 @@ type Send = (request: OutgoingChanges, again: (request: OutgoingChanges, onTaken
  * @param send - How a batch is sent.
  * @param fold - What folding is; told by `folded` of a part.
  */
-function linkToB(asked: (request: OutgoingChanges) => OutgoingChanges = (request) => request, send: Send = (request, again) => again(request), fold?: (folded: () => void) => Promise<void>): Link {
+function linkToB(asked: (request: OutgoingChanges) => OutgoingChanges = (request) => request, send: Send = (request, again) => again(request), folding?: (folded: () => void) => Promise<void>): Link {
   const { replica, settle } = replicas.at('a');
   const b = (): PeerClient => clientTo(replicas.at('b'), []);
   handshakes = 0;
@@ -55,7 +55,7 @@ function linkToB(asked: (request: OutgoingChanges) => OutgoingChanges = (request
     resend: (request) => b().resend(request),
   };
   const introductions = createIntroductions(replica, { skew: () => {}, warn: () => {} });
-  return createLink({ replica, client, introductions, keeper: { wake: () => {}, settle: fold ? (folded = () => {}) => fold(folded) : settle, close: async () => {} }, notices: createNotices() });
+  return createLink({ replica, client, introductions, keeper: { wake: () => {}, settle: folding ? (folded = () => {}) => folding(folded) : settle, close: async () => {} }, notices: createNotices() });
 }
 
 const capture = (key: string): Promise<unknown> => replicas.at('a').sql(`INSERT INTO things (id, f1, f2) VALUES ($1, '1', '2')`, [key]);
@@ -65,6 +65,30 @@ const write = async (key: string): Promise<void> => {
 };
 
 describe('a link that has shaken hands', () => {
+  it('sends what was just folded without reading it, where it has sent all before that', async () => {
+    replicas = await openReplicas('ab');
+    const link = linkToB();
+    await write('x');
+    await link.push(false, true);
+    const { replica } = replicas.at('a');
+    const read = vi.spyOn(replica.db, 'transaction');
+    const folded = async (key: string): Promise<Fresh | null> => {
+      await capture(key);
+      const { fresh } = await fold(replica, () => {}, [['Thing', key]]);
+      read.mockClear();
+      return fresh;
+    };
+    const first = await folded('y');
+    expect(await link.push(false, true, first)).toMatchObject({ sent: 1, applied: 1 });
+    expect(read).not.toHaveBeenCalled();
+    // Of what stands in between it knows nothing.
+    await write('z');
+    expect(await link.push(false, true, await folded('u'))).toMatchObject({ sent: 2, applied: 2 });
+    expect(await link.push(false, true, first)).toMatchObject({ sent: 0 });
+    await expectSame(replicas);
+    expect(handshakes).toBe(1);
+  });
+
   it('goes on without another handshake', async () => {
     replicas = await openReplicas('ab');
     const link = linkToB();

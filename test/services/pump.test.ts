@@ -24,10 +24,10 @@ function createTarget(): { readonly push: () => Promise<void>; readonly begun: (
   };
 }
 
-async function withPump(test: (pump: Pump, target: ReturnType<typeof createTarget>, failures: number[]) => Promise<void>): Promise<void> {
+async function withPump(test: (pump: Pump<string>, target: ReturnType<typeof createTarget>, failures: number[]) => Promise<void>): Promise<void> {
   const target = createTarget();
   const failures: number[] = [];
-  const pump = createPump({ push: target.push, onError: (_error, _count, ms) => failures.push(ms), random: () => 0 });
+  const pump = createPump<string>({ push: target.push, onError: (_error, _count, ms) => failures.push(ms), random: () => 0 });
   try {
     await test(pump, target, failures);
   } finally {
@@ -75,7 +75,7 @@ describe('a pump', () => {
 
   it('starts nothing after its end', async () => {
     const target = createTarget();
-    const pump = createPump({ push: target.push, onError: () => {}, random: () => 0 });
+    const pump = createPump<string>({ push: target.push, onError: () => {}, random: () => 0 });
     await target.begun();
     const closed = pump.close();
     target.end(new Error('cut off'));

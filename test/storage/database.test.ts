@@ -31,6 +31,49 @@ it('a connection that breaks between two queries of a transaction fails the tran
   expect(await db.query('SELECT 1')).toEqual([['1']]);
 });
 
+describe('a statement that is hoped for', () => {
+  const runs: boolean[] = [];
+  const hoping = (sql: string, careful = 'INSERT INTO hoped VALUES (0)'): Promise<string> => {
+    runs.length = 0;
+    return db.transaction(async (tx) => {
+      runs.push(tx.isHopeful);
+      tx.post('INSERT INTO hoped VALUES (100)');
+      if (tx.isHopeful) {
+        tx.hope(sql);
+        tx.post('INSERT INTO hoped VALUES (101)');
+      } else {
+        await tx.query(careful);
+      }
+      return tx.isHopeful ? 'hoped' : 'careful';
+    }, true);
+  };
+  const rows = async (): Promise<number[]> => (await db.query('SELECT n FROM hoped ORDER BY n')).map(([n]) => Number(n));
+
+  beforeAll(() => db.query('CREATE TABLE hoped (n integer CHECK (n <> 7), CONSTRAINT once UNIQUE (n) DEFERRABLE INITIALLY DEFERRED)'));
+  afterEach(() => db.query('DELETE FROM hoped'));
+
+  it('is not waited for', async () => {
+    expect(await hoping('INSERT INTO hoped VALUES (1)')).toBe('hoped');
+    expect([runs, await rows()]).toEqual([[true], [1, 100, 101]]);
+  });
+
+  it.each([
+    ['breaks a constraint', 'INSERT INTO hoped VALUES (7)'],
+    ['breaks one that is checked at the end', 'INSERT INTO hoped VALUES (100)'],
+    ['has a value that is none', `INSERT INTO hoped VALUES ('x'::text::integer)`],
+  ])('and %s has the transaction run again without hope', async (_, sql) => {
+    expect(await hoping(sql)).toBe('careful');
+    expect([runs, await rows()]).toEqual([[true, false], [0, 100]]);
+  });
+
+  it('fails the transaction for any other reason, and with care for the same', async () => {
+    await expect(hoping('INSERT INTO nowhere VALUES (1)')).rejects.toThrow('nowhere');
+    expect(runs).toEqual([true]);
+    await expect(hoping('INSERT INTO hoped VALUES (7)', 'INSERT INTO hoped VALUES (7)')).rejects.toThrow('check');
+    expect([runs, await rows()]).toEqual([[true, false], []]);
+  });
+});
+
 describe('statements of a transaction', () => {
   const names = () => db.query('SELECT name FROM pg_prepared_statements ORDER BY name');
   const ask = (of: Database, sql: string) => of.transaction((tx) => tx.query(sql));

@@ -1,7 +1,8 @@
 /** The fold and the feed: nothing committed is left out, whenever it commits. */
 import { afterEach, describe, expect, it } from 'vitest';
 
-import { BATCH_RECORDS, fold, readFeed, SENT_BY_COLUMN, SENT_RECORDS } from '../../src/storage/feed.ts';
+import { BATCH_RECORDS, fold, readFeed, readNearFeed, SENT_BY_COLUMN, SENT_RECORDS, type Batch } from '../../src/storage/feed.ts';
+import type { RecordName } from '../../src/storage/sizes.ts';
 import { BATCH_BYTES } from '../../src/storage/sizes.ts';
 import { recordsOf } from '../support/batches.ts';
 import { expectSame, statesOf, valuesOf } from '../support/compare.ts';
@@ -28,7 +29,7 @@ describe('the fold', () => {
     await a.sql(`INSERT INTO things VALUES ('x', '1', '1'), ('y', '1', '1')`);
     await a.sql(`UPDATE things SET f1 = '2' WHERE id = 'x'`);
     expect((await fold(a.replica, () => {})).records).toBe(2);
-    expect([await queued(), await fold(a.replica, () => {})]).toEqual([0, { records: 0, end: null }]);
+    expect([await queued(), await fold(a.replica, () => {})]).toEqual([0, { records: 0, end: null, fresh: null }]);
     expect(await positions()).toEqual([
       { key: 'x', position: '1' },
       { key: 'y', position: '2' },
@@ -140,6 +141,66 @@ it('a fold takes no more values into memory at once than a batch holds', async (
   let transactions = 0;
   expect((await fold(replica, () => transactions++)).records).toBe(4);
   expect(transactions).toBe(4);
+});
+
+describe('what was told of', () => {
+  const told = (...keys: string[]): RecordName[] => keys.map((key) => ['Thing', key]);
+  const whole = (batch: Pick<Batch, 'end' | 'count' | 'records' | 'columns'>) => [batch.end, batch.count, recordsOf(batch)];
+
+  it('is folded at once, and handed on as the feed has it', async () => {
+    await open('a');
+    await a.sql(`INSERT INTO things VALUES ('x', '1', '1'), ('y', 'ü"', NULL)`);
+    const made = await fold(a.replica, () => {}, told('x', 'y'));
+    await a.sql(`UPDATE things SET f1 = '2' WHERE id = 'x'`);
+    await a.sql(`DELETE FROM things WHERE id = 'y'`);
+    const changed = await fold(a.replica, () => {}, told('x', 'y', 'x'));
+    expect([made.records, made.fresh?.after, changed.records, changed.fresh?.after]).toEqual([2, 0, 2, 2]);
+    const { standing, ...feed } = await readFeed(a.replica, 2, 'b.1');
+    expect(changed.fresh?.batch.standing).toEqual(standing);
+    expect(whole(changed.fresh?.batch as Batch)).toEqual(whole(feed));
+  });
+
+  it('is folded with all else there is, and then not handed on: the feed has more', async () => {
+    await open('a');
+    await a.sql(`INSERT INTO things VALUES ('x', '1', '1'), ('y', '1', '1')`);
+    expect(await fold(a.replica, () => {}, told('x', 'gone'))).toEqual({ records: 2, end: 2, fresh: null });
+    await a.sql(`UPDATE things SET f1 = '2'`);
+    expect(await fold(a.replica, () => {}, [])).toEqual({ records: 2, end: 4, fresh: null });
+  });
+
+  it('that changed nothing is nothing to send', async () => {
+    await open('a');
+    expect(await fold(a.replica, () => {}, told('x'))).toMatchObject({ records: 0, fresh: null });
+  });
+});
+
+describe('a look ahead', () => {
+  it('finds what the feed has for a few places, and nothing of what the peer holds', async () => {
+    await open('ab');
+    await b.sql(`INSERT INTO things VALUES ('x', '1', '1')`);
+    await replicas.sync('b', 'a');
+    await a.sql(`INSERT INTO things VALUES ('y', '1', '1'), ('z', '1', '1')`);
+    await fold(a.replica, () => {});
+    const idB = `b.${(await b.sql('SELECT replication.incarnation() AS i'))[0]?.['i']}`;
+    for (const after of [0, 1, 2, 3]) {
+      for (const byColumn of [true, false]) expect(await readNearFeed(a.replica, after, idB, byColumn)).toEqual(await readFeed(a.replica, after, idB, byColumn));
+    }
+  });
+
+  it('sees that there is more, or farther off, or something that is not plain', async () => {
+    await open('ab');
+    await a.sql(`INSERT INTO things SELECT n, n, n FROM generate_series(1, 32) n`);
+    await fold(a.replica, () => {});
+    expect([await readNearFeed(a.replica, 0, 'b.1', false), (await readNearFeed(a.replica, 1, 'b.1', false))?.count]).toEqual([null, 31]);
+    await a.sql(`SELECT count(nextval('replication.position')) FROM generate_series(1, 40)`);
+    await a.sql(`UPDATE things SET f1 = 'a' WHERE id = '1'`);
+    await fold(a.replica, () => {});
+    expect(await readNearFeed(a.replica, 32, 'b.1', false)).toBeNull();
+    expect((await readNearFeed(a.replica, 72, 'b.1', false))?.count).toBe(1);
+    await b.sql(`INSERT INTO things VALUES ('1', 'b', '1')`);
+    await replicas.sync('b', 'a');
+    expect(await readNearFeed(a.replica, 73, 'c.1', false)).toBeNull();
+  });
 });
 
 describe('a batch', () => {
