@@ -5,7 +5,8 @@
  */
 import { retryWaiting } from '../storage/present.ts';
 import { lastConflict } from '../storage/conflicts.ts';
-import { feedEnd, fold } from '../storage/feed.ts';
+import { feedEnd } from '../storage/feed.ts';
+import { fold } from '../storage/fold.ts';
 import type { Replica } from '../storage/replica.ts';
 import type { RecordName } from '../storage/sizes.ts';
 import type { Notices } from './notices.ts';
@@ -51,7 +52,7 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
 
   /** @returns how many records were folded. */
   async function run(told: readonly RecordName[] | null): Promise<number> {
-    const { records: folded, end, fresh } = await fold(
+    const { records: folded, end, fresh, due } = await fold(
       replica,
       (conflicts, more) => {
         notices.conflicts(conflicts);
@@ -69,7 +70,7 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
     }
     if (folded > 0 || Date.now() >= retryAt) {
       retryAt = Date.now() + RETRY_MS;
-      await retryWaiting(replica, RETRY_RECORDS, notices.conflicts);
+      await retryWaiting(replica, RETRY_RECORDS, notices.conflicts, due);
     }
     return folded;
   }

@@ -8,7 +8,8 @@ import { PROTOCOL, type ChangesResponse, type HandshakeResponse, type Introducti
 import { applyRecords } from '../storage/apply.ts';
 import { readPeer, storeAcknowledged, storeSynced } from '../storage/checkpoints.ts';
 import type { ConflictRef } from '../storage/conflicts.ts';
-import { readFeed, readNearFeed, type Batch, type Fresh } from '../storage/feed.ts';
+import { readFeed, readNearFeed, type Batch } from '../storage/feed.ts';
+import type { Fresh } from '../storage/fold.ts';
 import { readEras, schemaOf, type Replica } from '../storage/replica.ts';
 import type { Introductions } from './introductions.ts';
 import type { Keeper } from './keeper.ts';

@@ -1,5 +1,5 @@
 /**
- * The fold and the feed.
+ * The feed, as it is read for a peer.
  *
  * The feed is the records in the order of their last change of state. Places in it are given out under the state lock, so they become visible in order and a
  * checkpoint never runs past a change that commits late; what local transactions write waits in the log, where nothing is skipped either, since a fold takes whatever
@@ -8,23 +8,13 @@
 import { isWithheld } from '../replication/exchange.ts';
 import type { State } from '../replication/merge.ts';
 import { toWire, type WireRecord } from '../replication/wire.ts';
-import { sameFields } from '../replication/version.ts';
-import { writeChanges, type Change } from './changes.ts';
-import type { ConflictChanges } from './conflicts.ts';
 import type { Transaction } from './database.ts';
 import { readStanding, type Standing } from './knowledge.ts';
-import { foldNewcomers } from './newcomers.ts';
-import { lockRows, originOf, readFitting, readLocked, readRecords, settle, type SettledRecord } from './records.ts';
-import { beginChange, type Now, type Replica } from './replica.ts';
-import { BATCH_BYTES, bytesOf, fitsMessage, fitting, type RecordName } from './sizes.ts';
-import { showFields, type ModelTable } from './tables.ts';
+import { originOf, readRecords, settle } from './records.ts';
+import type { Replica } from './replica.ts';
+import { BATCH_BYTES, bytesOf, fitsMessage } from './sizes.ts';
+import type { ModelTable } from './tables.ts';
 import { readTexts, type Range } from './texts.ts';
-import { contested } from './unique.ts';
-import { foldUpdates } from './updates.ts';
-import type { Makings } from './written.ts';
-
-/** Records that one transaction folds at most. */
-export const BATCH_RECORDS = 5000;
 
 /** Records that one batch holds at most: both sides work at once where there are several, each on what the other has done with. */
 export const SENT_RECORDS = 1250;
@@ -46,53 +36,6 @@ export interface Batch {
   readonly more: boolean;
   /** When the records were read, or later. */
   readonly standing: Standing;
-}
-
-/** What a fold has put into the feed, as far as that is little: whoever has sent all before it need not read it. */
-export interface Fresh {
-  /** The last place in the feed before it. */
-  readonly after: number;
-  readonly batch: Batch;
-}
-
-export interface Folded {
-  /** How many records were folded. */
-  readonly records: number;
-  /** The last place in the feed that was taken then; null where there was nothing to fold. */
-  readonly end: number | null;
-  readonly fresh: Fresh | null;
-}
-
-/**
- * Folds captured writes into their records' states until none is left that was there at the beginning.
- *
- * @param onConflicts - Told after each transaction what it did to the conflict log, and whether another follows.
- * @param told - Somebody has told of writes: they need not be looked for first. Where they are few it says of which records, which are read without knowing yet that they are all.
- */
-export async function fold(replica: Replica, onConflicts: (changes: ConflictChanges, more: boolean) => void, told: readonly RecordName[] | null = null): Promise<Folded> {
-  let folded = 0;
-  let last: number | null = null;
-  let fresh: Fresh | null = null;
-  for (let names = told; ; names = null) {
-    if (names === null && (await replica.db.query('SELECT FROM replication.log LIMIT 1')).length === 0) return { records: folded, end: last, fresh };
-    const { records, more, conflicts, made, places } = await replica.db.transaction(async (tx) => {
-      const some = await foldSome(tx, replica, names ?? []);
-      return { ...some, places: tx.post('SELECT last_value FROM replication.position') };
-    });
-    onConflicts(conflicts, more);
-    folded += records;
-    last = Number((await places)[0]?.[0]);
-    fresh = made && folded === records ? freshOf(replica, made, last) : null;
-    if (!more) return { records: folded, end: last, fresh };
-  }
-}
-
-function freshOf(replica: Replica, { now, changes }: Made, end: number): Fresh | null {
-  const after = now.lastPlace;
-  const { incarnation, generation, rootChanges } = now;
-  const texts = changes.flatMap(({ before: { table, key }, state }) => (state.length === 0 ? [] : (textOf(replica, table, key, state) ?? [])));
-  if (texts.length === 0 || texts.length < changes.length || end === after) return null;
-  return { after, batch: { end, count: texts.length, records: texts.join(','), columns: '', next: SENT_RECORDS, more: false, standing: { incarnation, generation, rootChanges } } };
 }
 
 /** The last place in the feed that is taken. */
@@ -135,7 +78,7 @@ function nextSize(records: string, columns: string): number {
 }
 
 /** What is waited for once its transaction is over, where that has not failed. */
-function later<T>(answer: Promise<T>): Promise<T> {
+export function later<T>(answer: Promise<T>): Promise<T> {
   answer.catch(() => {});
   return answer;
 }
@@ -205,8 +148,8 @@ async function readBounded(tx: Transaction, replica: Replica, range: Range, firs
   return { end, count, records: parts.join(','), columns: columns.join(',') };
 }
 
-/** A record as it is sent; null where no message holds it. */
-function textOf(replica: Replica, table: ModelTable, key: string, state: State): string | null {
+/** A record as it is sent; null, and told, where no message holds it. */
+export function textOf(replica: Replica, table: ModelTable, key: string, state: State): string | null {
   if (!fitsMessage(state)) {
     replica.report(
       `${table.name} ${key}: its ${state.length} versions take ${Math.round(bytesOf(state) / 2 ** 20)} MiB, more than a message holds. It is left out, and sent once a write or a resolution has made it smaller`,
@@ -214,118 +157,4 @@ function textOf(replica: Replica, table: ModelTable, key: string, state: State):
     return null;
   }
   return JSON.stringify([table.name, key, state.map(toWire)] satisfies WireRecord);
-}
-
-/** What one transaction has folded; `made`: the changes, where all of it was expected. */
-interface FoldedSome {
-  readonly records: number;
-  readonly more: boolean;
-  readonly conflicts: ConflictChanges;
-  readonly made: Made | null;
-}
-
-interface Made {
-  readonly now: Now;
-  readonly changes: readonly Change[];
-}
-
-/** One transaction's worth of `fold`, in the caller's. @param expected - Records that are probably all there is to fold. */
-export async function foldSome(tx: Transaction, replica: Replica, expected: readonly RecordName[] = []): Promise<FoldedSome> {
-  const [now, { makings, others, writes }, early] = await Promise.all([beginChange(tx), readLog(tx), readExpected(tx, replica, expected)]);
-  let records = 0;
-  const left: Logged[] = [];
-  for (const table of replica.tables.values()) {
-    for (const made of makings.filter(({ model }) => model === table.name)) {
-      const places = await foldNewcomers(tx, replica, table, made, now.clock);
-      records += made.keys.length - places.length;
-      for (const n of places) left.push({ model: table.name, key: made.keys[n] as string, seq: made.seqs[n] as number });
-    }
-    const changed = others.filter(({ model }) => model === table.name);
-    const done = await foldUpdates(tx, replica, table, changed.map(({ key }) => key), now.clock);
-    records += done.size;
-    left.push(...(done.size === 0 ? changed : changed.filter(({ key }) => !done.has(key))));
-  }
-  const known = left.toSorted((a, b) => a.seq - b.seq);
-  const wasExpected = known.every(({ model, key }) => early.has(`${model} ${key}`));
-  const logged = wasExpected ? known : known.slice(0, (await fitting(tx, replica, known.map(({ model, key }) => [model, key]))).length);
-  let changes = await foldedChanges(replica, logged, async (table, keys) =>
-    readSettled(tx, replica, table, wasExpected ? keys.map((key) => early.get(`${table.name} ${key}`) as SettledRecord) : (await readRecords(tx, table, keys)).map((record) => settle(record, replica))),
-  );
-  // Whose value it is may change what a row shows, and a row that a local writer may still change is not written over.
-  if ((await contested(tx, now, changes)).length > 0) changes = await foldedChanges(replica, logged, (table, keys) => readLocked(tx, replica, table, keys));
-  const { conflicts } = await writeChanges(tx, replica, now, changes);
-  return { records: records + changes.length, more: logged.length < known.length || writes >= BATCH_RECORDS, conflicts, made: wasExpected && records === 0 ? { now, changes } : null };
-}
-
-/** What folding makes of these records, in their order. */
-async function foldedChanges(replica: Replica, logged: readonly { readonly model: string; readonly key: string }[], read: (table: ModelTable, keys: readonly string[]) => Promise<readonly SettledRecord[]>): Promise<Change[]> {
-  const settled = new Map<string, SettledRecord>();
-  for (const table of replica.tables.values()) {
-    const keys = logged.filter(({ model }) => model === table.name).map(({ key }) => key);
-    for (const record of await read(table, keys)) settled.set(`${table.name} ${record.key}`, record);
-  }
-  const written = logged.flatMap(({ model, key }) => settled.get(`${model} ${key}`) ?? []).filter((record) => record.writes.length > 0);
-  return written.map((before) => ({ before, state: before.settled, origin: null, view: before.view }));
-}
-
-/** Reads what is expected, by model and key; what is too large for that is left out. */
-async function readExpected(tx: Transaction, replica: Replica, expected: readonly RecordName[]): Promise<ReadonlyMap<string, SettledRecord>> {
-  const found = new Map<string, SettledRecord>();
-  for (const table of replica.tables.values()) {
-    const keys = [...new Set(expected.flatMap(([model, key]) => (model === table.name ? [key] : [])))];
-    for (const record of await readFitting(tx, table, keys)) found.set(`${table.name} ${record.key}`, settle(record, replica));
-  }
-  return found;
-}
-
-/** Records to be folded, as they were read. Where folding changes what is shown, their rows are locked and they are read again, as for any change of a row. */
-async function readSettled(tx: Transaction, replica: Replica, table: ModelTable, records: readonly SettledRecord[]): Promise<readonly SettledRecord[]> {
-  const moving = records.filter(({ view, row }) => !sameFields(view.fields && showFields(table, view.fields), row)).map(({ key }) => key);
-  if (moving.length === 0) return records;
-  await lockRows(tx, table, moving);
-  const again = new Map((await readRecords(tx, table, moving)).map((record) => [record.key, settle(record, replica)]));
-  return records.map((record) => again.get(record.key) ?? record);
-}
-
-/** A record with captured writes; `seq`: of the first of them. */
-interface Logged {
-  readonly model: string;
-  readonly key: string;
-  readonly seq: number;
-}
-
-/** Captured writes, as many as one transaction takes: those that each made a record by column, of all others only the records, in the order of their first ones. */
-async function readLog(tx: Transaction): Promise<{ readonly makings: readonly Makings[]; readonly others: readonly Logged[]; readonly writes: number }> {
-  // No order is asked for where the rows are chosen: finding the first of a long log would read all of it each time. What is of one record is put together here: that takes the database a third of the time.
-  const rows = await tx.query(
-    `SELECT model, op = 'I' AS made, incarnation, json_agg(key ORDER BY seq), json_agg(seq ORDER BY seq), json_agg(clock ORDER BY seq) FILTER (WHERE op = 'I'), json_agg(ctid::text ORDER BY seq) FILTER (WHERE op = 'I')
-       FROM (SELECT ctid, model, key, op, seq, clock, incarnation FROM replication.log LIMIT $1) l GROUP BY model, made, incarnation ORDER BY min(seq)`,
-    [BATCH_RECORDS],
-  );
-  const groups = rows.map(([model, made, incarnation, keys, seqs, clocks, places]) => ({
-    model: model as string,
-    keys: JSON.parse(keys as string) as string[],
-    seqs: JSON.parse(seqs as string) as number[],
-    made: made === 't' ? { incarnation: incarnation as string, clocks: JSON.parse(clocks as string) as number[], places: JSON.parse(places as string) as string[] } : null,
-  }));
-  const counts = new Map<string, Map<string, number>>(groups.map(({ model }) => [model, new Map()]));
-  for (const { model, keys } of groups) {
-    const own = counts.get(model) as Map<string, number>;
-    for (const key of keys) own.set(key, (own.get(key) ?? 0) + 1);
-  }
-  const makings: Makings[] = [];
-  const others = new Map<string, Logged>();
-  for (const { model, keys, seqs, made } of groups) {
-    const own = counts.get(model) as Map<string, number>;
-    const alone = made === null ? [] : [...keys.keys()].filter((n) => own.get(keys[n] as string) === 1);
-    const pick = <T>(column: readonly T[]): readonly T[] => (alone.length === keys.length ? column : alone.map((n) => column[n] as T));
-    if (made !== null && alone.length > 0) makings.push({ model, incarnation: made.incarnation, keys: pick(keys), seqs: pick(seqs), clocks: pick(made.clocks), places: pick(made.places) });
-    if (alone.length === keys.length) continue;
-    for (const [n, key] of keys.entries()) {
-      if (made !== null && own.get(key) === 1) continue;
-      const [id, seq] = [`${model} ${key}`, seqs[n] as number];
-      if (seq < (others.get(id)?.seq ?? Infinity)) others.set(id, { model, key, seq });
-    }
-  }
-  return { makings, others: [...others.values()].toSorted((a, b) => a.seq - b.seq), writes: groups.reduce((sum, { keys }) => sum + keys.length, 0) };
 }

@@ -8,7 +8,8 @@ import type { Policy } from '../replication/policy.ts';
 import { writeChanges, type Change } from './changes.ts';
 import type { ConflictChanges } from './conflicts.ts';
 import type { Database, Transaction } from './database.ts';
-import { BATCH_RECORDS, fold } from './feed.ts';
+import { DEFERRED_MICROS, readDue, type Due } from './due.ts';
+import { BATCH_RECORDS, fold } from './fold.ts';
 import { AGAIN } from './rows.ts';
 import { originOf, readLocked, readRecords, settle, viewOf, type SettledRecord } from './records.ts';
 import { beginChange, type Now, type Replica } from './replica.ts';
@@ -22,15 +23,10 @@ type OnConflicts = (changes: ConflictChanges) => void;
  * Tries again to show what waits: all of which the parent has come, and of the others those that were not tried for longest, at most `limit`.
  *
  * @param onConflicts - Told after each transaction what it did to the conflict log.
+ * @param due - Where that is known already.
  */
-export async function retryWaiting(replica: Replica, limit: number, onConflicts: OnConflicts): Promise<void> {
-  const [due] = await replica.db.query(
-    // In the order of an index: of a table that has just grown the planner knows nothing, and would rather read all of it.
-    `SELECT (SELECT reseeding FROM replication.collection), EXISTS (SELECT FROM replication.deferral WHERE since < replication.clock() - $1::bigint),
-            (SELECT true FROM replication.record WHERE waiting IS NOT NULL ORDER BY model, key LIMIT 1)`,
-    [DEFERRED_MICROS],
-  );
-  const [reseeding, deferred, waiting] = (due ?? []).map((is) => is === 't');
+export async function retryWaiting(replica: Replica, limit: number, onConflicts: OnConflicts, due: Due | null = null): Promise<void> {
+  const { reseeding, deferred, waiting } = due ?? (await readDue(replica.db));
   if (reseeding) await endReseed(replica, onConflicts);
   if (deferred) await tellDeferred(replica, onConflicts);
   // What was set aside has come to wait.
@@ -53,9 +49,6 @@ export async function retryWaiting(replica: Replica, limit: number, onConflicts:
   }
   await showArrivals(replica, onConflicts);
 }
-
-/** After which a peer that left collisions behind, and promised more, is not waited for: microseconds. */
-const DEFERRED_MICROS = 60_000_000;
 
 async function tellDeferred(replica: Replica, onConflicts: OnConflicts): Promise<void> {
   const { conflicts } = await replica.db.transaction(async (tx) => {

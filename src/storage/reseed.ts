@@ -13,7 +13,7 @@ import { heldVersion, writeChanges } from './changes.ts';
 import { addToDigests, bucketOf, hashOf } from './digest.ts';
 import type { ConflictChanges } from './conflicts.ts';
 import type { Transaction } from './database.ts';
-import { BATCH_RECORDS, foldSome } from './feed.ts';
+import { BATCH_RECORDS, foldSome } from './fold.ts';
 import { beginTerm, fallenBehind, readTerms, refreshKnowledge } from './knowledge.ts';
 import { decodeState, encodeState, readLocked, readRecords, settle, viewOf, type SettledRecord } from './records.ts';
 import { beginChange, erasOf, type Replica } from './replica.ts';

@@ -14,7 +14,7 @@ export interface Plant {
 export const PLANTS: Readonly<Record<string, Plant>> = {
   'cursor-over-the-log': {
     about: 'the fold remembers how far it has read the log and takes nothing before that: what commits late is skipped (a skipped fence)',
-    file: 'src/storage/feed.ts',
+    file: 'src/storage/fold.ts',
     changes: [['SELECT ctid, model, key, op, seq, clock, incarnation FROM replication.log LIMIT $1) l', 'SELECT ctid, model, key, op, seq, clock, incarnation FROM replication.log WHERE NOT EXISTS (SELECT FROM replication.record r WHERE r.changed_at > replication.log.clock + 400000) LIMIT $1) l']],
   },
   'acknowledged-before-commit': {
@@ -57,7 +57,7 @@ export const PLANTS: Readonly<Record<string, Plant>> = {
   },
   'fold-without-locks': {
     about: 'a fold marks values in rows that local writers may still change',
-    file: 'src/storage/feed.ts',
+    file: 'src/storage/fold.ts',
     changes: [['  if ((await contested(tx, now, changes)).length > 0) changes', '  if (((await contested(tx, now, changes)).length as number) < 0) changes']],
   },
   'last-claim-holds': {

@@ -4,7 +4,7 @@ import { createCollector } from '../../src/services/collector.ts';
 import { createRoster } from '../../src/services/roster.ts';
 import { addAddress, removeAddress, storeState } from '../../src/storage/addresses.ts';
 import type { Collected } from '../../src/storage/collect.ts';
-import { fold } from '../../src/storage/feed.ts';
+import { fold } from '../../src/storage/fold.ts';
 import { learnRoster, readRoster } from '../../src/storage/replica.ts';
 import { createParties } from './parties.ts';
 

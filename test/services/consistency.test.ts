@@ -5,7 +5,7 @@ import type { PeerClient } from '../../src/peers/client.ts';
 import { compareBuckets, compareKeys, compareWith, portionsOf } from '../../src/services/consistency.ts';
 import { createNotices } from '../../src/services/notices.ts';
 import { readDigests, readKeyDigests, type BucketDigest, type KeyDigest } from '../../src/storage/digest.ts';
-import { fold } from '../../src/storage/feed.ts';
+import { fold } from '../../src/storage/fold.ts';
 import type { Replica } from '../../src/storage/replica.ts';
 import { createParties, type Parties } from './parties.ts';
 

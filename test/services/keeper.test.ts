@@ -2,7 +2,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 
 import { CALM, createKeeper, LIVE, type Keeper, type Pace } from '../../src/services/keeper.ts';
 import { createNotices, type Notices } from '../../src/services/notices.ts';
-import { BATCH_RECORDS, fold } from '../../src/storage/feed.ts';
+import { BATCH_RECORDS, fold } from '../../src/storage/fold.ts';
 import type { Replica } from '../../src/storage/replica.ts';
 import { createParties, type Parties } from './parties.ts';
 

@@ -2,7 +2,7 @@
 import { afterEach, describe, expect, it } from 'vitest';
 
 import { openDatabase } from '../../src/storage/database.ts';
-import { fold } from '../../src/storage/feed.ts';
+import { fold } from '../../src/storage/fold.ts';
 import { openReplica, type Replica } from '../../src/storage/replica.ts';
 import { statesOf, valuesOf } from '../support/compare.ts';
 import { linksOf, openReplicas, type Replicas, type TestReplica } from '../support/replicas.ts';

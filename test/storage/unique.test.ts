@@ -1,7 +1,7 @@
 /** Unique values that two replicas give to different records: who holds them, and what the others show. How it is settled is in unique-settled.test.ts. */
 import { afterEach, describe, expect, it } from 'vitest';
 
-import { fold } from '../../src/storage/feed.ts';
+import { fold } from '../../src/storage/fold.ts';
 import { readWaiting } from '../../src/storage/present.ts';
 import { recordsOf } from '../support/batches.ts';
 import { expectSame, rowsOf } from '../support/compare.ts';

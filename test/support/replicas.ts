@@ -18,7 +18,7 @@ import { createSync } from '../../src/services/sync.ts';
 import { applyConstraints } from '../../src/storage/constraints.ts';
 import { applyPolicy, retryWaiting } from '../../src/storage/present.ts';
 import { openDatabase, withSession } from '../../src/storage/database.ts';
-import { fold } from '../../src/storage/feed.ts';
+import { fold } from '../../src/storage/fold.ts';
 import { openReplica, type Replica } from '../../src/storage/replica.ts';
 import { clientTo, LostError, type Fate } from './memory-client.ts';
 import { copyDatabase, createTestDatabase, type TestDatabase } from './postgres.ts';
