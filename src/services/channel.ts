@@ -8,7 +8,7 @@ import { PeerRejectedError, PeerUnreachableError, type PeerClient } from '../pee
 import { storeConsistency, storeState } from '../storage/addresses.ts';
 import { BatchError } from '../storage/apply.ts';
 import { readPeer } from '../storage/checkpoints.ts';
-import type { Fresh } from '../storage/fold.ts';
+import type { Fresh } from '../storage/feed.ts';
 import type { Replica } from '../storage/replica.ts';
 import { compareWith } from './consistency.ts';
 import { ServiceError } from './errors.ts';

@@ -34,10 +34,10 @@ export function createHandlers({ replica, channels, introductions, notices, even
       throw new RefusalError('CHECKPOINT_MISMATCH', 'the fields of its models have changed since the handshake. Begin with another one');
     }
     try {
-      const { applied, skipped, conflicts, differing, owed } = await applyRecords(replica, sender, records, { receiver, start, end, more }, { incarnation: receiver, generation, rootChanges: roots }, columns);
+      const { applied, skipped, conflicts, differing, owed, fresh } = await applyRecords(replica, sender, records, { receiver, start, end, more }, { incarnation: receiver, generation, rootChanges: roots }, columns);
       notices.conflicts(conflicts);
       events.applied(sender.name, applied);
-      if (applied > 0) notices.changed();
+      if (applied > 0) notices.changed(fresh);
       // A sync may go on without a handshake.
       if (owed && !more && !live) await channels.get(sender.name)?.settleDebt();
       return { applied, skipped, detected: conflicts.detected.map(({ model, key }) => [model, key]), records: [...differing] };

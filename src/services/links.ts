@@ -8,8 +8,7 @@ import { PROTOCOL, type ChangesResponse, type HandshakeResponse, type Introducti
 import { applyRecords } from '../storage/apply.ts';
 import { readPeer, storeAcknowledged, storeSynced } from '../storage/checkpoints.ts';
 import type { ConflictRef } from '../storage/conflicts.ts';
-import { readFeed, readNearFeed, type Batch } from '../storage/feed.ts';
-import type { Fresh } from '../storage/fold.ts';
+import { readFeed, readNearFeed, type Batch, type Fresh } from '../storage/feed.ts';
 import { readEras, schemaOf, type Replica } from '../storage/replica.ts';
 import type { Introductions } from './introductions.ts';
 import type { Keeper } from './keeper.ts';
@@ -210,7 +209,7 @@ export function createLink({ replica, client, introductions, keeper, notices, on
     };
     const readFirst = async (): Promise<Batch> => {
       isWhole = folding.isOver;
-      if (isWhole && fresh?.after === current.read) return fresh.batch;
+      if (isWhole && fresh?.after === current.read && (fresh.peer === null || fresh.peer === peerId)) return fresh.batch;
       // Behind a single write there is little.
       return (await readNearFeed(replica, current.read, peerId, byColumn)) ?? read(current.read);
     };

@@ -1,6 +1,6 @@
 /** Telling the parts of one process that something happened, so that nothing has to look again and again. */
 import { NO_CHANGES, type ConflictChanges } from '../storage/conflicts.ts';
-import type { Fresh } from '../storage/fold.ts';
+import type { Fresh } from '../storage/feed.ts';
 
 export interface Notices {
   /** Tells that states changed: there may be something to send. @param fresh - What, where that is known. */

@@ -12,6 +12,7 @@ import { writeChanges, type Change } from './changes.ts';
 import { readPeer, readSender, storeTaken, type PeerRecord } from './checkpoints.ts';
 import { bothChanges, NO_CHANGES, type ConflictChanges } from './conflicts.ts';
 import { sqlState, type Transaction } from './database.ts';
+import { freshOf, lastPlace, later, type Fresh } from './feed.ts';
 import { takeColumns, takeNewcomers, WORTH } from './newcomers.ts';
 import { lockedPortions, originOf, viewOf, type Portion } from './records.ts';
 import { beginChange, findPassed, passKeys, type Replica } from './replica.ts';
@@ -41,6 +42,8 @@ export interface Applied {
   readonly differing: readonly WireRecord[];
   /** A resolution could not be carried to the sender, when it sent this. */
   readonly owed: boolean;
+  /** Of a batch after which the sender holds just what is stored here of it: that there is nothing to send back. */
+  readonly fresh: Fresh | null;
 }
 
 /**
@@ -69,7 +72,7 @@ export async function applyRecords(
   const peerId = `${sender.name}.${sender.incarnation}`;
   // Too few for the ways that need many, and waited for by somebody: then there is one question less to wait for, and it is hoped that the rows can be written.
   const areFew = count < WORTH;
-  return replica.db.transaction(async (tx) => {
+  const { fresh, ...done } = await replica.db.transaction(async (tx) => {
     const incoming = new Map([...byTable(replica, records)].map(([table, own]) => [table, incomingStates(own)]));
     const include = (own: WireColumns, places: Iterable<number>): void => {
       const table = tableOf(replica, own.model);
@@ -88,7 +91,7 @@ export async function applyRecords(
     const [now, peer, late] = await asking;
     const { incarnation, aside, generation, rootChanges } = now;
     const passed = asked !== null && (asked.incarnation !== incarnation || generation !== asked.generation || (asked.rootChanges !== undefined && rootChanges !== asked.rootChanges));
-    if (passed && !checkpoint) return { applied: 0, skipped: count, conflicts: NO_CHANGES, differing: [], owed: peer.owed };
+    if (passed && !checkpoint) return { applied: 0, skipped: count, conflicts: NO_CHANGES, differing: [], owed: peer.owed, fresh: null };
     if (checkpoint) {
       if (passed || checkpoint.receiver !== incarnation || !sameCheckpoint(peer.taken, checkpoint.start)) {
         throw new BatchError('CHECKPOINT_MISMATCH', 'the batch does not start where the last one ended: one in between was lost, another process sends too, or the database was restarted, has forgotten deletions or has met another history since. Begin with a handshake.');
@@ -112,12 +115,14 @@ export async function applyRecords(
     }
     let conflicts = NO_CHANGES;
     let parts = 0;
+    let isHeld = checkpoint !== null;
     const write = async (changes: readonly Change[], last: boolean): Promise<void> => {
       // Of several portions each is as a batch with more behind it.
       const ends = last && (checkpoint === null ? parts > 1 : !checkpoint.more);
       const deferred = ends ? await deferredChanges(tx, replica, now, { sender: sender.name }, changes) : [];
       const written = await writeChanges(tx, replica, now, [...changes, ...deferred], !last || checkpoint?.more ? sender.name : null);
       conflicts = bothChanges(conflicts, written.conflicts);
+      isHeld &&= written.changes.every(({ origin }) => origin === peerId);
     };
     for await (const { records: some, last } of early ?? read()) {
       parts++;
@@ -150,8 +155,10 @@ export async function applyRecords(
     if (parts === 0) await write([], true);
     if (checkpoint) storeTaken(tx, sender.name, { ...checkpoint.end, taker: incarnation });
     for (const each of late) if (each) passKeys(tx, each);
-    return { applied, skipped: count - applied, conflicts, differing: report.records, owed: peer.owed };
+    const nothing = async (): Promise<Fresh> => freshOf(now, await lastPlace({ query: tx.post }), '', 0, peerId);
+    return { applied, skipped: count - applied, conflicts, differing: report.records, owed: peer.owed, fresh: isHeld ? later(nothing()) : null };
   }, areFew);
+  return { ...done, fresh: await fresh };
 }
 
 /** The same, with the first asked for at once. */

@@ -33,6 +33,8 @@ export interface Change {
 
 /** What writing did. */
 export interface Written {
+  /** The changes given, as they came to be, and those of records that had to follow. */
+  readonly changes: readonly Change[];
   readonly conflicts: ConflictChanges;
   /** The records that could not be shown, and why. */
   readonly waiting: ReadonlyMap<SettledRecord, Unshown>;
@@ -50,7 +52,7 @@ export async function writeChanges(
   given: readonly Change[],
   more: string | null = null,
 ): Promise<Written> {
-  if (given.length === 0) return { conflicts: NO_CHANGES, waiting: new Map(), masked: new Map() };
+  if (given.length === 0) return { changes: [], conflicts: NO_CHANGES, waiting: new Map(), masked: new Map() };
   const { changes, verdicts, waiting, claiming } = await showAll(tx, replica, now, given);
   await refuseIfWrittenMeanwhile(tx, changes.filter(({ before, view }) => before.row === null && view.fields !== null).map(({ before }) => before));
   const encoded = new Map<State, string>();
@@ -91,6 +93,7 @@ export async function writeChanges(
   const conflicts = await logConflicts(tx, replica, now.clock, changes, encoded);
   const unique = await logVerdicts(tx, now, verdicts, more);
   return {
+    changes,
     conflicts: { detected: [...conflicts.detected, ...unique.detected], resolved: [...conflicts.resolved, ...unique.resolved] },
     waiting: new Map([...waiting].map(([{ before }, why]) => [before, why])),
     masked: new Map(changes.flatMap((change) => (change.masked ? [[change.before, change.masked] as const] : []))),

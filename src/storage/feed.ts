@@ -11,7 +11,7 @@ import { toWire, type WireRecord } from '../replication/wire.ts';
 import type { Transaction } from './database.ts';
 import { readStanding, type Standing } from './knowledge.ts';
 import { originOf, readRecords, settle } from './records.ts';
-import type { Replica } from './replica.ts';
+import type { Now, Replica } from './replica.ts';
 import { BATCH_BYTES, bytesOf, fitsMessage } from './sizes.ts';
 import type { ModelTable } from './tables.ts';
 import { readTexts, type Range } from './texts.ts';
@@ -36,6 +36,26 @@ export interface Batch {
   readonly more: boolean;
   /** When the records were read, or later. */
   readonly standing: Standing;
+}
+
+/** What a transaction has put into the feed, as far as that is little: whoever has sent all before it need not read it. */
+export interface Fresh {
+  /** The last place in the feed before it. */
+  readonly after: number;
+  readonly batch: Batch;
+  /** The peer in its incarnation that it is for; null where it is for all. */
+  readonly peer: string | null;
+}
+
+/** The last place that was given out. */
+export async function lastPlace(db: Pick<Transaction, 'query'>): Promise<number> {
+  const [row] = await db.query('SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM replication.position');
+  return Number(row?.[0]);
+}
+
+/** @param records - With commas between. @param end - The last place that the transaction gave out. */
+export function freshOf({ lastPlace: after, incarnation, generation, rootChanges }: Now, end: number, records: string, count: number, peer: string | null): Fresh {
+  return { after, peer, batch: { end, count, records, columns: '', next: SENT_RECORDS, more: false, standing: { incarnation, generation, rootChanges } } };
 }
 
 /** The last place in the feed that is taken. */

@@ -5,7 +5,7 @@ import { writeChanges, type Change } from './changes.ts';
 import type { ConflictChanges } from './conflicts.ts';
 import type { Transaction } from './database.ts';
 import { readDue, type Due } from './due.ts';
-import { later, SENT_RECORDS, textOf, type Batch } from './feed.ts';
+import { freshOf, lastPlace, later, textOf, type Fresh } from './feed.ts';
 import { foldNewcomers } from './newcomers.ts';
 import { lockRows, readFitting, readLocked, readRecords, settle, type SettledRecord } from './records.ts';
 import { beginChange, type Now, type Replica } from './replica.ts';
@@ -18,13 +18,6 @@ import type { Makings } from './written.ts';
 
 /** Records that one transaction folds at most. */
 export const BATCH_RECORDS = 5000;
-
-/** What a fold has put into the feed, as far as that is little: whoever has sent all before it need not read it. */
-export interface Fresh {
-  /** The last place in the feed before it. */
-  readonly after: number;
-  readonly batch: Batch;
-}
 
 export interface Folded {
   /** How many records were folded. */
@@ -50,22 +43,20 @@ export async function fold(replica: Replica, onConflicts: (changes: ConflictChan
     if (names === null && (await replica.db.query('SELECT FROM replication.log LIMIT 1')).length === 0) return { records: folded, end: last, fresh, due: null };
     const { records, more, conflicts, made, places, due } = await replica.db.transaction(async (tx) => {
       const some = names !== null && names.length > 0 ? await foldTold(tx, replica, names) : await foldSome(tx, replica);
-      return { ...some, places: tx.post('SELECT last_value FROM replication.position'), due: later(readDue({ query: tx.post })) };
+      return { ...some, places: later(lastPlace({ query: tx.post })), due: later(readDue({ query: tx.post })) };
     });
     onConflicts(conflicts, more);
     folded += records;
-    last = Number((await places)[0]?.[0]);
-    fresh = made && folded === records ? freshOf(replica, made, last) : null;
+    last = await places;
+    fresh = made && folded === records ? madeFresh(replica, made, last) : null;
     if (!more) return { records: folded, end: last, fresh, due: await due };
   }
 }
 
-function freshOf(replica: Replica, { now, changes }: Made, end: number): Fresh | null {
-  const after = now.lastPlace;
-  const { incarnation, generation, rootChanges } = now;
+function madeFresh(replica: Replica, { now, changes }: Made, end: number): Fresh | null {
   const texts = changes.flatMap(({ before: { table, key }, state }) => (state.length === 0 ? [] : (textOf(replica, table, key, state) ?? [])));
-  if (texts.length === 0 || texts.length < changes.length || end === after) return null;
-  return { after, batch: { end, count: texts.length, records: texts.join(','), columns: '', next: SENT_RECORDS, more: false, standing: { incarnation, generation, rootChanges } } };
+  if (texts.length === 0 || texts.length < changes.length || end === now.lastPlace) return null;
+  return freshOf(now, end, texts.join(','), texts.length, null);
 }
 
 /** What one transaction has folded; `made`: the changes, where it was told what there is. */

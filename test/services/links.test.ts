@@ -9,8 +9,8 @@ import { createIntroductions } from '../../src/services/introductions.ts';
 import { createLink, type Link } from '../../src/services/links.ts';
 import { createNotices } from '../../src/services/notices.ts';
 import { openDatabase } from '../../src/storage/database.ts';
-import { SENT_RECORDS } from '../../src/storage/feed.ts';
-import { fold, type Fresh } from '../../src/storage/fold.ts';
+import { readFeed, SENT_RECORDS, type Fresh } from '../../src/storage/feed.ts';
+import { fold } from '../../src/storage/fold.ts';
 import { openReplica, schemaOf } from '../../src/storage/replica.ts';
 import { expectSame } from '../support/compare.ts';
 import { interceptOnce } from '../support/intercept.ts';
@@ -88,6 +88,23 @@ describe('a link that has shaken hands', () => {
     expect(await link.push(false, true, first)).toMatchObject({ sent: 0 });
     await expectSame(replicas);
     expect(handshakes).toBe(1);
+  });
+
+  it('takes it of no other peer that all of a change came from it', async () => {
+    replicas = await openReplicas('ab');
+    const link = linkToB();
+    await write('x');
+    await link.push(false, true);
+    const { replica } = replicas.at('a');
+    const { standing } = await readFeed(replica, 1, '');
+    const none = { after: 1, batch: { end: 2, count: 0, records: '', columns: '', next: 1, more: false, standing } };
+    await write('y');
+    expect(await link.push(false, true, { ...none, peer: 'b.elsewhen' })).toMatchObject({ sent: 1, applied: 1 });
+    await write('z');
+    const peer = `b.${(await replicas.at('b').sql('SELECT replication.incarnation() AS i'))[0]?.['i']}`;
+    expect(await link.push(false, true, { ...none, after: 2, batch: { ...none.batch, end: 3 }, peer })).toMatchObject({ sent: 0 });
+    await write('u');
+    expect(await link.push(false, true)).toMatchObject({ sent: 1 });
   });
 
   it('goes on without another handshake', async () => {

@@ -51,6 +51,15 @@ describe('a batch', () => {
     expect((await readPeer(a.replica.db, 'p')).taken).toMatchObject(at(1));
   });
 
+  it('after which the peer holds what is here of it leaves nothing to send back to it', async () => {
+    expect((await apply([record('x', version(5, 'p')), record('y', version(5, 'p'))], null, at(1))).fresh).toMatchObject({ after: 0, peer: 'p.p1', batch: { end: 2, count: 0, more: false, standing: { incarnation: receiver } } });
+    expect((await apply([record('x', version(5, 'p'))], at(1), at(2))).fresh).toMatchObject({ after: 2, batch: { end: 2 } });
+    await a.sql(`UPDATE things SET f2 = 'a' WHERE id = 'y'`);
+    for (const [n, stored] of [record('y', version(6, 'q', { 'p.p1': 6 })), record('y', version(7, 'q', { 'p.p1': 7 }))].entries()) {
+      expect((await apply([stored, record('z', version(6 + n, 'p', { 'p.p1': 6 + n }))], at(2 + n), at(3 + n))).fresh).toBeNull();
+    }
+  });
+
   it('that answers what an earlier incarnation of this replica asked is not taken', async () => {
     const report = (incarnation: string): Promise<Applied> => applyRecords(a.replica, PEER, [record('x', version(5, 'p'))], null, { incarnation, generation: 0 });
     expect(await report('elsewhen')).toMatchObject({ applied: 0, skipped: 1 });
