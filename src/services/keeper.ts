@@ -34,8 +34,8 @@ export const CALM: Pace = { lookMs: 1_000, gatherMs: 20, rest: 4 };
 /** Where they travel at once. */
 export const LIVE: Pace = { lookMs: 200, gatherMs: 0, rest: 1 };
 
-/** So many writes are looked for by name. */
-const EXPECTED = 16;
+/** So many records, told of by name, are folded by themselves: few are done with one question, and of many all is taken that there is. */
+const FEW = 16;
 
 /** What waits is tried again after changes, and at least this often. */
 const RETRY_MS = 10_000;
@@ -112,16 +112,18 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
   let soon: NodeJS.Immediate | null = null;
   let working: Promise<void> | null = null;
   let woken = false;
-  /** What the writes told of were to; of many it is not kept. */
-  let written: RecordName[] = [];
+  /** The records told of; null where one had no name, or they are many. */
+  let written: RecordName[] | null = [];
   let lookAt = performance.now() + pace.lookMs;
   let restedAt = 0;
 
   async function work(): Promise<void> {
-    const told = woken ? (written.length > EXPECTED ? [] : written) : null;
+    const began = performance.now();
+    // Writes of others are not kept waiting by those that are told of, however many come.
+    const few = began < lookAt ? written : null;
+    const told = woken ? (few ?? []) : null;
     woken = false;
     written = [];
-    const began = performance.now();
     let looked = true;
     try {
       const folded = await settle(told);
@@ -165,7 +167,8 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
   });
   return {
     wake(name) {
-      if (name !== undefined && written.length <= EXPECTED) written.push(name);
+      if (name === undefined || written?.length === FEW) written = null;
+      else written?.push(name);
       if (woken) return;
       woken = true;
       schedule();

@@ -130,6 +130,39 @@ describe('the pace', () => {
       }
     }));
 
+  it('of what is told by name does not keep others waiting beyond the next look, however much is told', () =>
+    keeping({ lookMs: 500 }, async (paced) => {
+      const insert = async (): Promise<string> => (await replica.db.query(`INSERT INTO users (nom, email) VALUES ('N', $1) RETURNING id`, [`${++written}@x.org`]))[0]?.[0] as string;
+      const [other, own] = [await insert(), await insert()];
+      const isFolded = async (key: string): Promise<boolean> => (await replica.db.query('SELECT FROM replication.record WHERE key = $1', [key])).length > 0;
+      paced.wake(['User', own]);
+      await expect.poll(() => isFolded(own), { timeout: 15_000, interval: 5 }).toBe(true);
+      const over = new AbortController();
+      const telling = (async () => {
+        for (let n = 0; !over.signal.aborted; n++) {
+          await replica.db.query('UPDATE users SET nom = $2 WHERE id = $1', [own, String(n)]);
+          paced.wake(['User', own]);
+        }
+      })();
+      try {
+        await expect.poll(() => isFolded(other), { timeout: 15_000, interval: 20 }).toBe(true);
+      } finally {
+        over.abort();
+        await telling;
+      }
+    }));
+
+  it('of many that are told by name folds all there is', () =>
+    keeping({ rest: 0 }, async (paced) => {
+      for (let n = 1; n <= 20; n++) await write();
+      for (let n = 1; n <= 20; n++) paced.wake(['User', String(n)]);
+      await expect.poll(folded, { timeout: 15_000, interval: 5 }).toBe(20);
+      await write();
+      paced.wake(['User', 'none']);
+      paced.wake();
+      await expect.poll(folded, { timeout: 15_000, interval: 5 }).toBe(21);
+    }));
+
   it('rests between the runs that writes ask for, and folds all of them by the next look', () =>
     keeping({ lookMs: 5_000, rest: 1_000_000 }, async (paced) => {
       await write();
