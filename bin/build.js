@@ -3,7 +3,7 @@
  *
  * What is there is replaced file by file, since a process may be running from it, and another may be building as well.
  */
-import { cpSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 
@@ -47,11 +47,12 @@ export async function buildSources() {
     write: false,
   });
 
-  mkdirSync(BUILD, { recursive: true });
   rmSync(DIGEST_FILE, { force: true });
   const scripts = join(BUILD, 'sql');
-  cpSync(join(ROOT, SQL), scripts, { recursive: true });
-  for (const name of readdirSync(scripts)) if (!existsSync(join(ROOT, SQL, name))) rmSync(join(scripts, name), { force: true });
+  mkdirSync(scripts, { recursive: true });
+  const names = readdirSync(join(ROOT, SQL));
+  for (const name of names) replace(join(scripts, name), readFileSync(join(ROOT, SQL, name)));
+  for (const name of readdirSync(scripts)) if (name.endsWith('.sql') && !names.includes(name)) rmSync(join(scripts, name), { force: true });
   const kept = new Set(outputFiles.map(({ path }) => basename(path)));
   // The program itself comes last: what it loads is there by then.
   for (const { path, contents } of outputFiles.toSorted((a, b) => Number(a.path.endsWith('cli.js')) - Number(b.path.endsWith('cli.js')))) {
@@ -72,6 +73,9 @@ function replace(path, contents) {
 }
 
 if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.argv[1]).href) {
-  // The compiler has said what is wrong.
-  await buildSources().catch(() => (process.exitCode = 1));
+  await buildSources().catch((error) => {
+    // The compiler has said what is wrong with the sources.
+    if (error.errors === undefined) process.stderr.write(`${error.message}\n`);
+    process.exitCode = 1;
+  });
 }

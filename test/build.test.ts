@@ -54,6 +54,14 @@ test('compiles what has changed, and only then', async () => {
   expect(await readdir(join(folder, 'build'))).toHaveLength(before.length);
 });
 
+test('of the files that it reads at run time it has those that there are now', async () => {
+  await run();
+  await rm(join(folder, 'src/storage/sql/001.sql'));
+  await writeFile(join(folder, 'src/storage/sql/002.sql'), 'SELECT 2');
+  expect((await run()).code).toBe(0);
+  expect(await readdir(join(folder, 'build/sql'))).toEqual(['002.sql']);
+});
+
 test('packages that were installed anew are compiled in', async () => {
   await run();
   await writeFile(join(folder, 'package-lock.json'), '{}');
