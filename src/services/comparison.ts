@@ -93,7 +93,7 @@ export interface ComparisonOptions {
 }
 
 /** Records that are looked into at once, about, on each side. */
-const RECORDS_AT_ONCE = 30_000;
+const RECORDS_AT_ONCE = 10_000;
 /** Records that one transaction gives a new place. */
 const TOUCHED_AT_ONCE = 500;
 
