@@ -1,4 +1,5 @@
 /** What the triggers log, whoever writes and however. */
+import type pg from 'pg';
 import { afterEach, describe, expect, it } from 'vitest';
 
 import { openDatabase } from '../../src/storage/database.ts';
@@ -285,6 +286,30 @@ describe('a writer', () => {
       await client.query('UPDATE things SET id = 3');
     });
     expect(await logged()).toEqual(['I 1', 'U 1 f1', 'U 1 f1', 'U 1 f2', 'D 1', 'I 2', 'D 2', 'I 3']);
+  });
+
+  it.each([
+    ['a table', 'CREATE TABLE things (id text PRIMARY KEY, f1 text)'],
+    ['partitions', 'CREATE TABLE things (id text PRIMARY KEY, f1 text) PARTITION BY HASH (id); CREATE TABLE part PARTITION OF things FOR VALUES WITH (MODULUS 1, REMAINDER 0)'],
+  ])('whose session lives on while another incarnation begins is logged under the new one: %s', async (_, ddl) => {
+    await open({ ddl, models: [model('Thing', 'things', { id: 'String', f1: 'String?' })] });
+    const write = async (client: pg.PoolClient): Promise<void> => {
+      await client.query(`INSERT INTO things VALUES ('x', '1')`);
+      await client.query(`UPDATE things SET f1 = '2'`);
+      await client.query(`UPDATE things SET id = 'y'`);
+      await client.query('DELETE FROM things');
+    };
+    const under = async (): Promise<unknown[]> => (await a.sql(`WITH gone AS (DELETE FROM replication.log RETURNING op, incarnation) SELECT DISTINCT op, incarnation FROM gone ORDER BY op`)).map(({ op, incarnation }) => `${op} ${incarnation}`);
+    await a.session(async (client) => {
+      // From the sixth time on plans are kept.
+      for (let n = 0; n < 8; n++) await write(client);
+      const [before] = await a.sql('SELECT replication.incarnation() AS i');
+      expect(await under()).toEqual(['D', 'I', 'U'].map((op) => `${op} ${before?.['i']}`));
+      const [after] = await a.sql('SELECT replication.begin_incarnation() AS i');
+      expect(after).not.toEqual(before);
+      await write(client);
+      expect(await under()).toEqual(['D', 'I', 'U'].map((op) => `${op} ${after?.['i']}`));
+    });
   });
 
   it('that changes only the case of a text is captured, where the column does not tell cases apart', async () => {
