@@ -113,7 +113,7 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
   let working: Promise<void> | null = null;
   let woken = false;
   /** The records told of; null where one had no name, or they are many. */
-  let written: RecordName[] | null = [];
+  let written: Map<string, RecordName> | null = new Map();
   let lookAt = performance.now() + pace.lookMs;
   let restedAt = 0;
 
@@ -121,9 +121,9 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
     const began = performance.now();
     // Writes of others are not kept waiting by those that are told of, however many come.
     const few = began < lookAt ? written : null;
-    const told = woken ? (few ?? []) : null;
+    const told = woken ? [...(few?.values() ?? [])] : null;
     woken = false;
-    written = [];
+    written = new Map();
     let looked = true;
     try {
       const folded = await settle(told);
@@ -167,8 +167,8 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
   });
   return {
     wake(name) {
-      if (name === undefined || written?.length === FEW) written = null;
-      else written?.push(name);
+      if (name !== undefined) written?.set(name.join(' '), name);
+      if (name === undefined || (written?.size ?? 0) > FEW) written = null;
       if (woken) return;
       woken = true;
       schedule();

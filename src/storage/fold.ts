@@ -72,12 +72,11 @@ interface Made {
   readonly changes: readonly Change[];
 }
 
-/** Folds what was captured of these records, with one question; everything else is left to others. */
+/** Folds what was captured of these records, none named twice, with one question; everything else is left to others. */
 async function foldTold(tx: Transaction, replica: Replica, told: readonly RecordName[]): Promise<FoldedSome> {
-  const wanted = [...new Map(told.map((name) => [name.join(' '), name])).values()];
-  const [now, early] = await Promise.all([beginChange(tx), readTold(tx, replica, wanted)]);
+  const [now, early] = await Promise.all([beginChange(tx), readTold(tx, replica, told)]);
   const { changes, conflicts } = await foldRecords(tx, replica, now, [...early.values()].map(({ table, key }) => ({ model: table.name, key })), early);
-  return { records: changes.length, more: early.size < wanted.length, conflicts, made: { now, changes } };
+  return { records: changes.length, more: early.size < told.length, conflicts, made: { now, changes } };
 }
 
 /** One transaction's worth of `fold`, in the caller's. */
