@@ -110,26 +110,22 @@ END $capture$`,
 }
 
 const LOG = 'INSERT INTO replication.log (model, key, op, clock, fields, incarnation)';
-/** The incarnation under which a line is logged: part of the plan, as long as the plan is made anew whenever it changes (`HERE_HOLDS`). */
-const HERE = 'replication.planned_incarnation()';
-/** Always true, and gone once planned: the plan depends on the table from whose file the incarnation derives. Every statement that logs has it. */
-const HERE_HOLDS = `'replication.replica'::regclass IS NOT NULL`;
 
-/** A trigger that is called once a statement, and asks for the time once. */
+/** A trigger that is called once a statement, and asks for the time and the incarnation once. */
 function byStatement(tables: string, body: string): { readonly granularity: string; readonly variables: string; readonly body: string } {
   return {
     granularity: `REFERENCING ${tables} FOR EACH STATEMENT`,
-    variables: 'clock bigint := replication.clock();',
+    variables: 'clock bigint := replication.clock(); here text := replication.incarnation();',
     body,
   };
 }
 
 function capturedInserts({ name, keyColumn: { column: key } }: ModelTable): string {
-  return `${LOG} SELECT ${literal(name)}, n.${key}::text, 'I', capture.clock, NULL, ${HERE} FROM new_rows n WHERE ${HERE_HOLDS}`;
+  return `${LOG} SELECT ${literal(name)}, n.${key}::text, 'I', capture.clock, NULL, capture.here FROM new_rows n`;
 }
 
 function capturedDeletes({ name, keyColumn: { column: key } }: ModelTable): string {
-  return `${LOG} SELECT ${literal(name)}, o.${key}::text, 'D', capture.clock, NULL, ${HERE} FROM old_rows o WHERE ${HERE_HOLDS}`;
+  return `${LOG} SELECT ${literal(name)}, o.${key}::text, 'D', capture.clock, NULL, capture.here FROM old_rows o`;
 }
 
 /**
@@ -141,7 +137,7 @@ function capturedUpdate({ name, table, keyColumn, columns }: ModelTable, oid: st
   const key = keyColumn.column;
   const planned = `'${oid}'::regclass IS NOT NULL`;
   const line = (row: 'old' | 'new', op: string, fields: string): string =>
-    `${LOG} SELECT ${literal(name)}, ${row}.${key}::text, '${op}', replication.clock(), ${fields}, ${HERE} WHERE ${planned} AND ${HERE_HOLDS}`;
+    `${LOG} SELECT ${literal(name)}, ${row}.${key}::text, '${op}', replication.clock(), ${fields}, replication.incarnation() WHERE ${planned}`;
   return `IF ${planned} AND ${differs(keyColumn, 'old', 'new')} THEN
     ${line('old', 'D', 'NULL')} AND NOT EXISTS (SELECT FROM ${table} t WHERE t.${key} = old.${key} AND ${exactly('t', keyColumn)} = ${exactly('old', keyColumn)});
     ${line('new', 'I', 'NULL')};
@@ -159,9 +155,9 @@ function capturedUpdates({ name, keyColumn, columns }: ModelTable): string {
   return `${LOG}
   SELECT ${literal(name)}, coalesce(n.${key}, o.${key})::text,
          CASE WHEN o.${key} IS NULL THEN 'I' WHEN n.${key} IS NULL THEN 'D' ELSE 'U' END, capture.clock,
-         CASE WHEN o.${key} IS NOT NULL AND n.${key} IS NOT NULL THEN ${changedOf(columns, 'o', 'n')} END, ${HERE}
+         CASE WHEN o.${key} IS NOT NULL AND n.${key} IS NOT NULL THEN ${changedOf(columns, 'o', 'n')} END, capture.here
     FROM old_rows o FULL JOIN new_rows n ON ${exactly('o', keyColumn)} = ${exactly('n', keyColumn)}
-   WHERE ${HERE_HOLDS} AND (o.${key} IS NULL OR n.${key} IS NULL OR ${columns.map((column) => differs(column, 'o', 'n')).join(' OR ') || 'false'})`;
+   WHERE o.${key} IS NULL OR n.${key} IS NULL OR ${columns.map((column) => differs(column, 'o', 'n')).join(' OR ') || 'false'}`;
 }
 
 /** The fields in which two rows differ, as an array. */
