@@ -3,7 +3,7 @@
  * and closes when nothing collides any more, however that came about.
  */
 import { latest, livingSides } from '../replication/policy.ts';
-import { uniqueOutcome } from '../replication/unique.ts';
+import { uniqueOutcome, uniqueValue } from '../replication/unique.ts';
 import { compare, sameFields, type Version } from '../replication/version.ts';
 import type { Change } from './changes.ts';
 import { closeEntries, openEntries, updateEntries, type ClosedEntry, type OpenedEntry, type UpdatedEntry } from './conflict-entries.ts';
@@ -27,10 +27,11 @@ export async function logVerdicts(tx: Transaction, now: Now, verdicts: readonly 
   const opened: OpenedEntry[] = [];
   const updated: UpdatedEntry[] = [];
   const closed: ClosedEntry[] = [];
-  for (const { change, unique, holder } of verdicts) {
+  for (const verdict of verdicts) {
+    const { change, unique, holder } = verdict;
     const { before: { table, key } } = change;
     const entry = pending.get(idOf(table.name, key, unique.name));
-    const own = shownVersion(change);
+    const own = losingVersion(verdict);
     if (holder !== null && own !== null) {
       const told = { kind: 'UNIQUE' as const, fields: unique.fields, sides: encodeState([own], null), holder: encodeHolder(holder.key, holder.version) };
       if (entry === undefined) opened.push({ model: table.name, key, name: unique.name, ...told });
@@ -107,11 +108,13 @@ async function withoutDeferred(tx: Transaction, now: Now, opened: readonly Opene
   return opened.filter(({ model, key }) => !deferred.has(idOf(model, key)));
 }
 
-/** The version whose value gives way; the latest living one where what is shown is made of several. */
-function shownVersion({ state, view }: Change): Version | null {
+/** The version whose value gives way; where what is shown is made of several, the latest living one that has the value, or of all where none has it alone. */
+function losingVersion({ change: { state, view }, unique, value }: Verdict): Version | null {
   if (view.version?.fields) return view.version;
   const living = livingSides(state);
-  return living.length > 0 ? latest(living) : null;
+  const claiming = living.filter(({ fields }) => fields !== null && uniqueValue(unique, fields) === value);
+  const among = claiming.length > 0 ? claiming : living;
+  return among.length > 0 ? latest(among) : null;
 }
 
 function sidesOf({ sides, holder }: ConflictEntry): Version[] {

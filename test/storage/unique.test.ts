@@ -78,6 +78,20 @@ describe('a value given to two records', () => {
     expect(await rest()).toEqual({ s: 'x#s' });
   });
 
+  it('is told of with the side that claims it, where a record shows what its sides make together', async () => {
+    await open('ab', 'field-wise');
+    await create('a', 'r', '0');
+    await rest();
+    await create('a', 's', 'x');
+    await set('b', 'r', `email = 'x'`);
+    // The latest side of r, which claims nothing.
+    await set('a', 'r', `name = 'n'`);
+    expect(await rest()).toEqual({ r: 'x#r', s: 'x' });
+    for (const name of 'ab') {
+      expect((await pending(name)).map(({ key, kind, sides }) => [key, kind, sides.map(({ fields }) => fields?.['email'])])).toEqual([['r', 'UNIQUE', ['x']]]);
+    }
+  });
+
   it('unrelated-edit-does-not-move-the-holder', async () => {
     await open('ab');
     await create('a', 'r', 'x');
