@@ -80,7 +80,7 @@ it('knows no user that is not there, and tells of a value that is taken', async 
   const taken = { nom: 'x', email: 'ada@x.org', telephone: null, createdAt: new Date() };
   const { id } = await rows.insert({ ...taken, email: 'other@x.org' });
   await rows.insert(taken);
-  for (const write of [rows.insert(taken), rows.update(id, { email: 'ada@x.org' })]) {
-    expect(await write.then(() => 'written', sqlState)).toBe('23505');
+  for (const write of [() => rows.insert(taken), () => rows.update(id, { email: 'ada@x.org' })]) {
+    expect(await write().then(() => 'written', sqlState)).toBe('23505');
   }
 });
