@@ -1,7 +1,7 @@
 /**
  * The fold: what writers were captured doing, taken out of the log and into the states of their records.
  */
-import { writeChanges, type Change } from './changes.ts';
+import { writeChanges, type Change, type Written } from './changes.ts';
 import type { ConflictChanges } from './conflicts.ts';
 import type { Transaction } from './database.ts';
 import { readDue, type Due } from './due.ts';
@@ -59,7 +59,7 @@ function madeFresh(replica: Replica, { now, changes }: Made, end: number): Fresh
   return freshOf(now, end, texts.join(','), texts.length, null);
 }
 
-/** What one transaction has folded; `made`: the changes, where it was told what there is. */
+/** What one transaction has folded; `made`: where it was told what to fold. */
 interface FoldedSome {
   readonly records: number;
   readonly more: boolean;
@@ -67,6 +67,7 @@ interface FoldedSome {
   readonly made: Made | null;
 }
 
+/** All that it has put into the feed: what it was told of, and what had to follow. */
 interface Made {
   readonly now: Now;
   readonly changes: readonly Change[];
@@ -75,8 +76,8 @@ interface Made {
 /** Folds what was captured of these records, none named twice, with one question; everything else is left to others. */
 async function foldTold(tx: Transaction, replica: Replica, told: readonly RecordName[]): Promise<FoldedSome> {
   const [now, early] = await Promise.all([beginChange(tx), readTold(tx, replica, told)]);
-  const { changes, conflicts } = await foldRecords(tx, replica, now, [...early.values()].map(({ table, key }) => ({ model: table.name, key })), early);
-  return { records: changes.length, more: early.size < told.length, conflicts, made: { now, changes } };
+  const { records, written: { changes, conflicts } } = await foldRecords(tx, replica, now, [...early.values()].map(({ table, key }) => ({ model: table.name, key })), early);
+  return { records, more: early.size < told.length, conflicts, made: { now, changes } };
 }
 
 /** One transaction's worth of `fold`, in the caller's. */
@@ -97,8 +98,8 @@ export async function foldSome(tx: Transaction, replica: Replica): Promise<Folde
   }
   const known = left.toSorted((a, b) => a.seq - b.seq);
   const logged = known.slice(0, (await fitting(tx, replica, known.map(({ model, key }) => [model, key]))).length);
-  const { changes, conflicts } = await foldRecords(tx, replica, now, logged, null);
-  return { records: records + changes.length, more: logged.length < known.length || writes >= BATCH_RECORDS, conflicts, made: null };
+  const { records: rest, written: { conflicts } } = await foldRecords(tx, replica, now, logged, null);
+  return { records: records + rest, more: logged.length < known.length || writes >= BATCH_RECORDS, conflicts, made: null };
 }
 
 /** Folds records in their order. @param early - Where they were read already. */
@@ -108,14 +109,14 @@ async function foldRecords(
   now: Now,
   logged: readonly { readonly model: string; readonly key: string }[],
   early: ReadonlyMap<string, SettledRecord> | null,
-): Promise<{ readonly changes: readonly Change[]; readonly conflicts: ConflictChanges }> {
+): Promise<{ readonly records: number; readonly written: Written }> {
   const read = async (table: ModelTable, keys: readonly string[]): Promise<readonly SettledRecord[]> =>
     early === null ? (await readRecords(tx, table, keys)).map((record) => settle(record, replica)) : keys.map((key) => early.get(`${table.name} ${key}`) as SettledRecord);
   let changes = await foldedChanges(replica, logged, async (table, keys) => readSettled(tx, replica, table, await read(table, keys)));
   // Whose value it is may change what a row shows, and a row that a local writer may still change is not written over.
   if ((await contested(tx, now, changes)).length > 0) changes = await foldedChanges(replica, logged, (table, keys) => readLocked(tx, replica, table, keys));
-  const { conflicts } = await writeChanges(tx, replica, now, changes);
-  return { changes, conflicts };
+  const written = await writeChanges(tx, replica, now, changes);
+  return { records: changes.length, written };
 }
 
 /** What folding makes of these records, in their order. */

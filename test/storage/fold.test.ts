@@ -7,6 +7,7 @@ import type { RecordName } from '../../src/storage/sizes.ts';
 import { recordsOf } from '../support/batches.ts';
 import { expectSame, statesOf, valuesOf } from '../support/compare.ts';
 import { openReplicas, type Replicas, type TestReplica } from '../support/replicas.ts';
+import { ACCOUNTS } from '../support/schemas.ts';
 
 let replicas: Replicas;
 let a: TestReplica;
@@ -164,6 +165,20 @@ describe('what was told of', () => {
     await a.sql(`INSERT INTO things VALUES ('x', '1', '1'), ('y', '1', '1'), ('z', '1', '1')`);
     expect(await fold(a.replica, () => {}, told('x', 'gone'))).toMatchObject({ records: 1, end: 1, fresh: { after: 0 } });
     expect(await fold(a.replica, () => {}, [])).toMatchObject({ records: 2, end: 3, fresh: null });
+  });
+
+  it('is handed on with what had to be folded with it: who has a value that it gave up', async () => {
+    await open('ab', { schema: ACCOUNTS });
+    await a.sql(`INSERT INTO accounts (id, email) VALUES ('r', 'x')`);
+    await b.sql(`INSERT INTO accounts (id, email) VALUES ('s', 'x')`);
+    await replicas.rest();
+    const { end } = await readFeed(a.replica, 0, '');
+    await a.sql(`UPDATE accounts SET name = 'n' WHERE id = 's'; UPDATE accounts SET email = 'y' WHERE id = 'r'`);
+    const { fresh } = await fold(a.replica, () => {}, [['Account', 'r']]);
+    const feed = await readFeed(a.replica, end, '');
+    expect(recordsOf(feed).map(([, key]) => key).toSorted()).toEqual(['r', 's']);
+    expect([fresh?.after, fresh?.batch.end]).toEqual([end, feed.end]);
+    expect(recordsOf(fresh?.batch as Batch).toSorted()).toEqual(recordsOf(feed).toSorted());
   });
 
   it('and is too large to be read at once is folded all the same', async () => {
