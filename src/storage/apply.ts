@@ -161,7 +161,7 @@ export async function applyRecords(
   return { ...done, fresh: await fresh };
 }
 
-/** The same, with the first asked for at once. */
+/** The portions of a generator, with the first asked for at once. */
 function begun<T>(all: AsyncGenerator<T>): AsyncIterable<T> {
   const first = all.next();
   // Told to whoever waits for it.

@@ -13,7 +13,7 @@ import { addToDigests, bucketOf, hashOf } from './digest.ts';
 import { isRefusal, type Transaction } from './database.ts';
 import { encodeAsRow } from './records.ts';
 import type { Replica } from './replica.ts';
-import { insertRows, RowError } from './rows.ts';
+import { insertRows, RowError } from './row-writes.ts';
 import type { ModelTable } from './tables.ts';
 import { prepare, storeWritten, type Makings } from './written.ts';
 

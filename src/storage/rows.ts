@@ -6,15 +6,12 @@
  */
 import { uniqueValue, yieldValue } from '../replication/unique.ts';
 import { sameFields, type Fields } from '../replication/version.ts';
-import { texts } from './arrays.ts';
 import type { Change } from './changes.ts';
 import { isRefusal, RetryTransaction, sqlState, type Transaction } from './database.ts';
 import { findOrphans, joined, rowOf } from './families.ts';
 import type { Replica } from './replica.ts';
+import { changedBy, encodeRow, EXEMPT, fromJson, hopeFor, insertOf, RowError, updateOf, writeExactly, type RowGoal, type Write } from './row-writes.ts';
 import { matchesKey, type ModelTable } from './tables.ts';
-
-/** What could be written, but not as it is meant: a foreign key would take a child along in silence, a trigger changes the values, a text is not as the type writes it. */
-export class RowError extends Error {}
 
 /** A table refuses a value that another of its rows has: who holds it has to be found out. Nothing was written. */
 export class ClashError extends Error {
@@ -49,12 +46,6 @@ export interface Shown {
   readonly unshown: ReadonlyMap<Change, Unshown>;
 }
 
-/** What a row is to hold; null: it is to go. */
-interface RowGoal {
-  readonly key: string;
-  readonly fields: Fields | null;
-}
-
 interface Goal extends RowGoal {
   readonly change: Change;
   readonly before: Change['before'];
@@ -75,7 +66,7 @@ export async function materialise(tx: Transaction, replica: Replica, given: read
   const attempted: Attempt = { changes, refused, told: new Set(clash === 'wait' ? [] : [...tables].flatMap(({ unique }) => unique.map(({ name }) => name))) };
   let rest = goals.filter(({ before, fields }) => !sameFields(fields, before.row));
   if (tx.isHopeful && clash === 'tell' && tables.size === 1 && orphaned.size === 0 && rest.every(({ fields }) => fields !== null)) {
-    hopeForRows(tx, rest);
+    hopeFor(tx, writesOf(rest));
     return { changes, unshown: new Map() };
   }
   const saved = attempted.told.size > 0 && rest.length > 0 ? tx.query('SAVEPOINT unquestioned') : null;
@@ -90,14 +81,6 @@ export async function materialise(tx: Transaction, replica: Replica, given: read
   for (const [change, why] of orphaned) unshown.set(change, { ...why, removed: true });
   for (const [{ change }, why] of refused) unshown.set(change, { reason: orphaned.get(change)?.reason ?? why, awaits: partial.has(change) ? AGAIN : null, removed: false });
   return { changes, unshown };
-}
-
-/** Writes rows of one table without waiting for what comes of it: where one is refused, all is done again. */
-function hopeForRows(tx: Transaction, goals: readonly Goal[]): void {
-  for (const write of writesOf(goals)) {
-    const { values, rows } = rowsOf([write]);
-    tx.hope(exactly([write], rows, 'replication.refuse(key)'), values);
-  }
 }
 
 interface Attempt {
@@ -148,7 +131,7 @@ async function attemptEach(tx: Transaction, goals: readonly Goal[], attempted: A
   const statements: string[] = [];
   const kinds = new Map<string, number>();
   const kindOf = (write: Write, kind: string): number => {
-    const known = kinds.get(`${kind} ${write.table.name}`) ?? statements.push(exactly([write], [recordset(write.table)], 'n, key'));
+    const known = kinds.get(`${kind} ${write.table.name}`) ?? statements.push(fromJson(write));
     kinds.set(`${kind} ${write.table.name}`, known);
     return known;
   };
@@ -255,22 +238,6 @@ async function deleteRows(tx: Transaction, deletions: Deletions): Promise<void> 
   if (kept) throw new RowError(`a trigger of ${kept[0].table} keeps it from being deleted. ${EXEMPT}`);
 }
 
-/** Rows to be written, and the statement that does it from the rows `x`. */
-interface Write {
-  readonly table: ModelTable;
-  readonly goals: readonly RowGoal[];
-  readonly statement: (x: string) => string;
-}
-
-function updateOf(table: ModelTable, goals: readonly RowGoal[]): Write {
-  const set = table.columns.map((c, i) => `${c.column} = x.c${i}::${c.type}`).join(', ');
-  return {
-    table,
-    goals: table.columns.length === 0 ? [] : goals,
-    statement: (x) => `UPDATE ${table.table} t SET ${set} FROM ${x} x WHERE ${matchesKey('t', table.keyColumn, 'x.key')}`,
-  };
-}
-
 /** Rows without the unique values that are to change: a statement cannot swap them where each row is checked as it is written. */
 function parkedOf(table: ModelTable, goals: readonly Goal[]): Goal[] {
   return goals.flatMap((goal): Goal[] => {
@@ -280,78 +247,6 @@ function parkedOf(table: ModelTable, goals: readonly Goal[]): Goal[] {
     const fields = moving.reduce<Fields>((left, unique) => yieldValue(unique, key, left) ?? left, row);
     return moving.length > 0 ? [{ ...goal, fields }] : [];
   });
-}
-
-function insertOf(table: ModelTable, goals: readonly RowGoal[]): Write {
-  const columns = [table.keyColumn, ...table.columns].map((c) => c.column).join(', ');
-  const values = table.columns.map((c, i) => `, x.c${i}::${c.type}`).join('');
-  return {
-    table,
-    goals,
-    statement: (x) => `INSERT INTO ${table.table} AS t (${columns}) OVERRIDING SYSTEM VALUE SELECT x.key::${table.keyColumn.type}${values} FROM ${x} x`,
-  };
-}
-
-/**
- * Writes rows, and looks whether each holds then what it is to hold: its version is stored without its values. Tables of a circle are written in one statement; within a table,
- * updates give up values before rows are inserted that may take them.
- */
-async function writeExactly(tx: Transaction, writes: readonly Write[]): Promise<void> {
-  const own = writes.filter(({ goals }) => goals.length > 0);
-  const tables = new Set(own.map(({ table }) => table));
-  for (const together of tables.size > 1 ? [own] : own.map((write) => [write])) await writeTogether(tx, together);
-}
-
-/**
- * Makes rows where there are none.
- * @throws RowError, or the database's error; what was made is to be taken back then.
- */
-export async function insertRows(tx: Transaction, table: ModelTable, rows: readonly RowGoal[]): Promise<void> {
-  await writeTogether(tx, [insertOf(table, rows)]);
-}
-
-async function writeTogether(tx: Transaction, writes: readonly Write[]): Promise<void> {
-  const { values, rows } = rowsOf(writes);
-  const [found] = await tx.query(exactly(writes, rows, 'n, key'), values);
-  if (found) throw new RowError(changedBy((writes[Number(found[0])] as Write).table, found[1] as string));
-}
-
-/** The rows of each of these writes, and the parameters that they are read from. */
-function rowsOf(writes: readonly Write[]): { readonly values: readonly Buffer[]; readonly rows: readonly string[] } {
-  const values: Buffer[] = [];
-  const rows = writes.map(({ table: { columns }, goals }) => {
-    const first = values.push(texts(goals.map(({ key }) => key)), ...columns.map(({ field: { name } }) => texts(goals.map(({ fields }) => fields?.[name] ?? null)))) - columns.length;
-    return `unnest($${first}::text[]${columns.map((_, i) => `, $${first + i + 1}::text[]`).join('')}) AS x (key${columns.map((_, i) => `, c${i}`).join('')})`;
-  });
-  return { values, rows };
-}
-
-/** One statement for these writes, and for each the rows that it reads, every value as text: casts from text are exact. Of a row that is not as it was meant it returns `told`, made of the number of its write (`n`) and its key. */
-function exactly(writes: readonly Write[], rows: readonly string[], told: string): string {
-  const parts = writes.map(({ table, statement }, n) => {
-    const written = [table.keyColumn, ...table.columns].map(({ column }) => `t.${column}::text COLLATE "C"`).join(', ');
-    return `x${n} AS MATERIALIZED (SELECT * FROM ${rows[n]}), w${n} AS (${statement(`x${n}`)} RETURNING ${written})`;
-  });
-  // EXCEPT is hashed or sorted; a join of what has no statistics may be neither.
-  const odd = writes.map((_, n) => `(SELECT ${n} AS n, key FROM (SELECT * FROM x${n} EXCEPT SELECT * FROM w${n}) AS odd LIMIT 1)`);
-  return `WITH ${parts.join(', ')} SELECT ${told} FROM (${odd.join(' UNION ALL ')}) AS odd`;
-}
-
-function changedBy({ table }: ModelTable, key: string): string {
-  return `a trigger of ${table} changes the values, or they are not written as their types write them: Key ${key}. ${EXEMPT}`;
-}
-
-const EXEMPT = `Let triggers pass where current_setting('replication.applying', true) is 'on'.`;
-
-/** The rows of a JSON array, as `encodeRow` makes them. */
-function recordset(table: ModelTable): string {
-  return `json_to_recordset($1) AS x (key text${table.columns.map((_, i) => `, c${i} text`).join('')})`;
-}
-
-function encodeRow({ columns }: ModelTable, { key, fields }: RowGoal): Record<string, string | null> {
-  const row: Record<string, string | null> = { key };
-  for (const [i, { field }] of columns.entries()) row[`c${i}`] = fields?.[field.name] ?? null;
-  return row;
 }
 
 function reason(error: unknown): string {
