@@ -139,11 +139,15 @@ function readBody(request: IncomingMessage): Promise<Buffer> {
         reject(tooLarge());
       }
     });
-    request.on('end', () => resolve(Buffer.concat(chunks)));
+    let isOver = false;
+    request.on('end', () => {
+      isOver = true;
+      resolve(Buffer.concat(chunks));
+    });
     for (const event of ['error', 'close']) {
       request.on(event, () => {
         // After its end it changes nothing, and an error takes long to make.
-        if (!request.complete) reject(new RefusalError('BAD_MESSAGE', 'the message ended too early'));
+        if (!isOver) reject(new RefusalError('BAD_MESSAGE', 'the message ended too early'));
       });
     }
   });

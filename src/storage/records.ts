@@ -172,7 +172,7 @@ export interface Portion {
 }
 
 /**
- * Locks all of these records, and reads and folds them in portions of `BATCH_BYTES`, one after the other; the first is asked for at once. What a portion was read for is to be done with before the next is
+ * Locks all of these records, and reads and folds them in portions of `BATCH_BYTES`, one after the other, and whether it is the last. What a portion was read for is to be done with before the next is
  * asked for.
  *
  * @param wanted - Keys, by table.
