@@ -191,6 +191,7 @@ async function build(config: ReplicaConfig, { log, onProgress, schema }: StartOp
   const users = createUsers({
     prisma,
     rows: createUserRows(models),
+    db: models,
     keeper,
     look: (keys) => records.look('User', keys),
   });

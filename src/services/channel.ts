@@ -32,7 +32,7 @@ export interface SyncEvents {
 export interface ChannelOptions {
   readonly replica: Replica;
   readonly introductions: Introductions;
-  readonly keeper: Keeper;
+  readonly keeper: Pick<Keeper, 'settle'>;
   readonly notices: Notices;
   readonly events: SyncEvents;
   /** 0 to 1, for the delays before a peer is tried again. */

@@ -84,7 +84,7 @@ export interface ComparisonService {
 
 export interface ComparisonOptions {
   readonly replica: Replica;
-  readonly keeper: Keeper;
+  readonly keeper: Pick<Keeper, 'settle'>;
   readonly notices: Notices;
   /** Throws ServiceError UNKNOWN_PEER. */
   readonly clientOf: (peer: string) => Promise<PeerClient>;

@@ -109,7 +109,7 @@ export type ValuesParser = (values: unknown) => Fields;
 
 export interface ConflictsOptions {
   readonly replica: Replica;
-  readonly keeper: Keeper;
+  readonly keeper: Pick<Keeper, 'settle'>;
   readonly notices: Notices;
   /** By model. */
   readonly parsers: Readonly<Record<string, ValuesParser>>;

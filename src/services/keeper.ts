@@ -7,6 +7,7 @@ import { retryWaiting } from '../storage/present.ts';
 import { lastConflict } from '../storage/conflicts.ts';
 import { feedEnd } from '../storage/feed.ts';
 import { fold } from '../storage/fold.ts';
+import { writeFolded, type OwnWrite } from '../storage/own-write.ts';
 import type { Replica } from '../storage/replica.ts';
 import type { RecordName } from '../storage/sizes.ts';
 import type { Notices } from './notices.ts';
@@ -14,6 +15,8 @@ import type { Notices } from './notices.ts';
 export interface Keeper {
   /** A write was made here, to this record where that is known: fold it soon. */
   wake(written?: RecordName): void;
+  /** Makes a write, and sees to its being folded: in its own transaction where it is alone and travels at once. @throws What the write throws. */
+  write<T>(write: OwnWrite<T>): Promise<T>;
   /** Folds all that is captured by now. Several callers share one run. @param onPart - Told when part of it is folded, and more is. */
   settle(onPart?: () => void): Promise<void>;
   close(): Promise<void>;
@@ -27,12 +30,14 @@ export interface Pace {
   readonly gatherMs: number;
   /** How many times as long as a run took is rested after it, while write follows write: runs are then fewer and larger, which costs less for each write, and leaves the writers more of the machine. */
   readonly rest: number;
+  /** A write that is alone is folded in its own transaction. It is acknowledged later for that, by a millisecond or two, and there sooner. */
+  readonly withWrite: boolean;
 }
 
 /** Where changes travel only when told, nobody waits for the fold. */
-export const CALM: Pace = { lookMs: 1_000, gatherMs: 20, rest: 4 };
+export const CALM: Pace = { lookMs: 1_000, gatherMs: 20, rest: 4, withWrite: false };
 /** Where they travel at once. */
-export const LIVE: Pace = { lookMs: 200, gatherMs: 0, rest: 1 };
+export const LIVE: Pace = { lookMs: 200, gatherMs: 0, rest: 1, withWrite: true };
 
 /** So many records, told of by name, are folded by themselves: few are done with one question, and of many all is taken that there is. */
 const FEW = 16;
@@ -160,18 +165,47 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
     else soon = setImmediate(begin);
   }
 
+  function wake(name?: RecordName): void {
+    if (name !== undefined) written?.set(name.join(' '), name);
+    if (name === undefined || (written?.size ?? 0) > FEW) written = null;
+    if (woken) return;
+    woken = true;
+    schedule();
+  }
+
+  /** Writes under way. */
+  let writing = 0;
+
+  async function writeAlone<T>(write: OwnWrite<T>): Promise<{ readonly result: T; readonly isFolded: boolean }> {
+    const { written: result, folded } = await writeFolded(replica, write);
+    if (folded === null) return { result, isFolded: false };
+    lastEnd = folded.end;
+    notices.changed(folded.fresh);
+    if (folded.due.waiting || folded.due.deferred || folded.due.reseeding) {
+      retryAt = 0;
+      wake();
+    }
+    return { result, isFolded: true };
+  }
+
   schedule();
   // What a peer sent may be what others wait for: they are tried at the next look.
   const forget = notices.onChanged(() => {
     retryAt = 0;
   });
   return {
-    wake(name) {
-      if (name !== undefined) written?.set(name.join(' '), name);
-      if (name === undefined || (written?.size ?? 0) > FEW) written = null;
-      if (woken) return;
-      woken = true;
-      schedule();
+    wake,
+    async write(write) {
+      const isAlone = pace.withWrite && writing === 0 && working === null && running === null && !woken && !closed;
+      writing++;
+      try {
+        const { result, isFolded } = isAlone ? await writeAlone(write) : { result: await write.make(), isFolded: false };
+        const name = write.nameOf(result);
+        if (!isFolded && name !== null) wake(name);
+        return result;
+      } finally {
+        writing--;
+      }
     },
     async settle(onPart = () => {}) {
       parts.add(onPart);

@@ -35,7 +35,7 @@ export interface LinkOptions {
   readonly replica: Replica;
   readonly client: PeerClient;
   readonly introductions: Introductions;
-  readonly keeper: Keeper;
+  readonly keeper: Pick<Keeper, 'settle'>;
   readonly notices: Notices;
   /** Told how many records an answer brought. */
   readonly onApplied?: (records: number) => void;

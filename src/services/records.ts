@@ -32,7 +32,7 @@ export interface Records {
   conflicts(model: string, keys: readonly string[]): Promise<(Conflict | null)[]>;
 }
 
-export function createRecords(replica: Replica, keeper: Keeper): Records {
+export function createRecords(replica: Replica, keeper: Pick<Keeper, 'settle'>): Records {
   return {
     async look(model, keys) {
       const table = replica.tables.get(model);

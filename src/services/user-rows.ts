@@ -5,6 +5,9 @@
 import type { Database, Row } from '../storage/database.ts';
 import { createGather, createShared } from './sharing.ts';
 
+/** What a statement goes over. */
+export type Queryable = Pick<Database, 'query'>;
+
 /** A user as the table holds it. */
 export interface UserRow {
   readonly id: number;
@@ -21,9 +24,10 @@ export interface UserRows {
   /** At most `first`, in order of id, of those after the id `after`; null: from the start. */
   page(after: number | null, first: number): Promise<UserRow[]>;
   get(id: number): Promise<UserRow | null>;
-  insert(values: Omit<UserRow, 'id'>): Promise<UserRow>;
+  /** @param over - What the statement goes over. */
+  insert(values: Omit<UserRow, 'id'>, over?: Queryable): Promise<UserRow>;
   /** @returns the user as it is then; null where there is none. */
-  update(id: number, values: UserValues): Promise<UserRow | null>;
+  update(id: number, values: UserValues, over?: Queryable): Promise<UserRow | null>;
 }
 
 /** An instant as a number, since the text of one depends on the session. */
@@ -35,7 +39,7 @@ const START = -2_147_483_649;
 const USERS_AT_ONCE = 20;
 
 /** @param db - Where statements run one by one, each a transaction of its own. */
-export function createUserRows(db: Pick<Database, 'query'>): UserRows {
+export function createUserRows(db: Queryable): UserRows {
   const sharedPage = createShared<UserRow[]>();
   const find = createGather<number, UserRow>(USERS_AT_ONCE, async (ids) => {
     const rows = await db.query(`SELECT ${COLUMNS} FROM users WHERE id = ANY ($1::integer[])`, [ids]);
@@ -53,16 +57,16 @@ export function createUserRows(db: Pick<Database, 'query'>): UserRows {
       return (await find(id)) ?? null;
     },
 
-    async insert({ nom, email, telephone, createdAt }) {
+    async insert({ nom, email, telephone, createdAt }, over = db) {
       const sql = `INSERT INTO users (nom, email, telephone, created_at) VALUES ($1, $2, $3, $4) RETURNING ${COLUMNS}`;
-      const [row] = await db.query(sql, [nom, email, telephone, createdAt.toISOString()]);
+      const [row] = await over.query(sql, [nom, email, telephone, createdAt.toISOString()]);
       return toUser(row as Row);
     },
 
-    async update(id, values) {
+    async update(id, values, over = db) {
       const given = FIELDS.filter((field) => values[field] !== undefined);
       const set = given.map((field, i) => `${field} = $${i + 2}`).join(', ');
-      return one(await db.query(`UPDATE users SET ${set} WHERE id = $1 RETURNING ${COLUMNS}`, [id, ...given.map((field) => values[field])]));
+      return one(await over.query(`UPDATE users SET ${set} WHERE id = $1 RETURNING ${COLUMNS}`, [id, ...given.map((field) => values[field])]));
     },
   };
 }

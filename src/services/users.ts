@@ -2,12 +2,13 @@
 import { z } from 'zod';
 
 import { Prisma, type PrismaClient } from '../generated/prisma/client.ts';
-import { sqlState } from '../storage/database.ts';
+import { sqlState, type Database } from '../storage/database.ts';
+import type { RecordName } from '../storage/sizes.ts';
 import { ServiceError } from './errors.ts';
 import { createUserInput, pageSize, parse, updateUserInput, userId } from './input.ts';
 import type { Keeper } from './keeper.ts';
 import type { RecordLook, RecordVersion, VersionVector } from './records.ts';
-import type { UserRow, UserRows } from './user-rows.ts';
+import type { Queryable, UserRow, UserRows } from './user-rows.ts';
 
 export type { UserRow } from './user-rows.ts';
 
@@ -35,7 +36,9 @@ export interface UsersOptions {
   /** For what takes several statements. */
   readonly prisma: PrismaClient;
   readonly rows: UserRows;
-  readonly keeper: Keeper;
+  /** For a write that is folded in its own transaction. */
+  readonly db: Pick<Database, 'transaction'>;
+  readonly keeper: Pick<Keeper, 'wake' | 'write'>;
   /** What is committed of users, one answer a key. */
   readonly look: (keys: readonly string[]) => Promise<RecordLook[]>;
 }
@@ -48,11 +51,21 @@ const UNIQUE_VIOLATION = '23505';
 
 const versionVector = z.record(z.string().max(32), z.string().regex(/^\d{1,16}$/));
 
-export function createUsers({ prisma, rows, keeper, look }: UsersOptions): Users {
-  async function written<T extends UserRow>(write: () => Promise<T>): Promise<T> {
+export function createUsers({ prisma, rows, db, keeper, look }: UsersOptions): Users {
+  /** @param name - The user, where it is known before. */
+  async function writeOne<T extends UserRow | null>(make: (over?: Queryable) => Promise<T>, name?: RecordName): Promise<T> {
     try {
-      const result = await write();
-      keeper.wake(['User', String(result.id)]);
+      return await keeper.write({ db, ...(name && { name }), make, nameOf: (user) => user && nameOf(user.id) });
+    } catch (error) {
+      throw asServiceError(error);
+    }
+  }
+
+  /** A write by several statements. */
+  async function written<T extends UserRow>(make: () => Promise<T>): Promise<T> {
+    try {
+      const result = await make();
+      keeper.wake(nameOf(result.id));
       return result;
     } catch (error) {
       throw asServiceError(error);
@@ -89,18 +102,17 @@ export function createUsers({ prisma, rows, keeper, look }: UsersOptions): Users
 
     async create(input) {
       const data = parse(createUserInput, input, 'user');
-      return written(() => rows.insert({ ...data, telephone: data.telephone ?? null, createdAt: new Date() }));
+      const values = { ...data, telephone: data.telephone ?? null, createdAt: new Date() };
+      return writeOne((over) => rows.insert(values, over));
     },
 
     async update(id, input, expectedVersion) {
       const key = parse(userId, id, 'id');
       const data = defined(parse(updateUserInput, input, 'user'));
       if (expectedVersion === undefined || expectedVersion === null) {
-        return written(async () => {
-          const user = await rows.update(key, data);
-          if (user === null) throw notFound(key);
-          return user;
-        });
+        const user = await writeOne((over) => rows.update(key, data, over), nameOf(key));
+        if (user === null) throw notFound(key);
+        return user;
       }
       const expected = parse(versionVector, expectedVersion, 'expectedVersion');
       return written(() =>
@@ -127,6 +139,10 @@ export function createUsers({ prisma, rows, keeper, look }: UsersOptions): Users
 function toRow(values: Readonly<Record<string, unknown>>): UserRow {
   const { id, nom, email, telephone, createdAt } = values as unknown as Omit<UserRow, 'createdAt'> & { readonly createdAt: string };
   return { id, nom, email, telephone, createdAt: new Date(createdAt) };
+}
+
+function nameOf(id: number): RecordName {
+  return ['User', String(id)];
 }
 
 function notFound(id: number): ServiceError {

@@ -73,6 +73,9 @@ export async function applyRecords(
   // Too few for the ways that need many, and waited for by somebody: then there is one question less to wait for, and it is hoped that the rows can be written.
   const areFew = count < WORTH;
   const { fresh, ...done } = await replica.db.transaction(async (tx) => {
+    const beginning = beginChange(tx);
+    beginning.catch(() => {});
+    if (areFew) tx.send();
     const incoming = new Map([...byTable(replica, records)].map(([table, own]) => [table, incomingStates(own)]));
     const include = (own: WireColumns, places: Iterable<number>): void => {
       const table = tableOf(replica, own.model);
@@ -81,7 +84,7 @@ export async function applyRecords(
     };
     const read = (): AsyncGenerator<Portion> => lockedPortions(tx, replica, [...incoming].map(([table, states]) => [table, [...states.keys()]] as const));
     const asking = Promise.all([
-      beginChange(tx),
+      beginning,
       sender.id === undefined ? readPeer(tx, sender.name) : readMember(tx, sender.name, sender.id),
       Promise.all([...keys].map(([table, own]) => findPassed(tx, table, replica, own))),
       ...[...keys].map(([table, own]) => checkKeys(tx, table, own)),
@@ -157,7 +160,7 @@ export async function applyRecords(
     for (const each of late) if (each) passKeys(tx, each);
     const nothing = async (): Promise<Fresh> => freshOf(now, await lastPlace({ query: tx.post }), '', 0, peerId);
     return { applied, skipped: count - applied, conflicts, differing: report.records, owed: peer.owed, fresh: isHeld ? later(nothing()) : null };
-  }, areFew);
+  }, { isHopeful: areFew, isSeenEarly: areFew });
   return { ...done, fresh: await fresh };
 }
 

@@ -29,6 +29,8 @@ export interface Transaction {
    */
   hope(sql: string, values?: readonly unknown[]): void;
   readonly isHopeful: boolean;
+  /** Sends what was asked for so far at once, rather than with what is asked for next: the database is at work while that is made. */
+  send(): void;
   /** Tells about how many rows there are now: statements that were planned for far fewer are planned anew. */
   sized(rows: number): void;
 }
@@ -39,10 +41,18 @@ export interface Database {
   /**
    * Runs `work` in a transaction, again from the start where the database asks for it (deadlock, serialisation failure, `RetryTransaction`), at most ten times.
    *
-   * @param isHopeful - It may hope (see `Transaction.hope`).
+   * It is on the disk when this is over.
    */
-  transaction<T>(work: (tx: Transaction) => Promise<T>, isHopeful?: boolean): Promise<T>;
+  transaction<T>(work: (tx: Transaction) => Promise<T>, way?: Way): Promise<T>;
   close(): Promise<void>;
+}
+
+/** How a transaction goes. */
+export interface Way {
+  /** It may hope (see `Transaction.hope`). */
+  readonly isHopeful?: boolean;
+  /** It can be seen before it is on the disk, as a subscriber's transactions can in PostgreSQL's own replication. Its end is waited for all the same. */
+  readonly isSeenEarly?: boolean;
 }
 
 /** Thrown inside a transaction to have it run again: something it relied on has changed meanwhile. */
@@ -65,6 +75,10 @@ const TRANSIENT = new Set(['40P01', '40001']);
  */
 const BEGIN = `BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, MDY'; SET LOCAL IntervalStyle = 'postgres';
 SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'; SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off; SET LOCAL jit = off`;
+
+const NOT_WAITED_FOR = `; SET LOCAL synchronous_commit = off`;
+/** A transaction of its own that writes something: it ends once all before it is on the disk, as far as the session waits for that. */
+const FLUSH = `SELECT pg_logical_emit_message(true, 'replique', '')`;
 
 export interface DatabaseOptions {
   /** Connections at most. */
@@ -102,13 +116,13 @@ export function openDatabase(url: string, options: DatabaseOptions): Database {
       }
     },
 
-    async transaction(work, isHopeful = false) {
-      let hopeful = isHopeful;
+    async transaction(work, way = {}) {
+      let { isHopeful = false } = way;
       for (let attempt = 1; ; attempt++) {
         try {
-          return await inTransaction(pool, plans, work, hopeful);
+          return await inTransaction(pool, plans, work, { ...way, isHopeful });
         } catch (error) {
-          if (error instanceof VainHope) hopeful = false;
+          if (error instanceof VainHope) isHopeful = false;
           const again = error instanceof VainHope || error instanceof RetryTransaction || TRANSIENT.has(sqlState(error) ?? '') || plans.failed(error);
           if (!again || attempt === ATTEMPTS) throw error;
         }
@@ -171,7 +185,7 @@ async function withClient<T>(pool: pg.Pool, plans: Plans, work: (client: pg.Pool
   }
 }
 
-function inTransaction<T>(pool: pg.Pool, plans: Plans, work: (tx: Transaction) => Promise<T>, isHopeful: boolean): Promise<T> {
+function inTransaction<T>(pool: pg.Pool, plans: Plans, work: (tx: Transaction) => Promise<T>, { isHopeful = false, isSeenEarly = false }: Way): Promise<T> {
   return withClient(pool, plans, async (client, broke) => {
     const { stream } = client.connection;
     let held = false;
@@ -189,7 +203,7 @@ function inTransaction<T>(pool: pg.Pool, plans: Plans, work: (tx: Transaction) =
     };
     hold();
     // It goes with the first statement. It fails only where the connection does, and so does that statement then.
-    const begun = client.query(BEGIN);
+    const begun = client.query(isSeenEarly ? BEGIN + NOT_WAITED_FOR : BEGIN);
     begun.catch(() => {});
     let over = false;
     const posted: Promise<unknown>[] = [];
@@ -221,15 +235,17 @@ function inTransaction<T>(pool: pg.Pool, plans: Plans, work: (tx: Transaction) =
           hoped = true;
           post(ask(sql, values), hopeless);
         },
+        send,
         sized: plans.sized,
       });
       over = true;
       // After a failure it is a ROLLBACK.
+      hold();
       const committed = client.query('COMMIT').catch((error: unknown) => {
         // What is checked late is checked now.
         throw hoped ? hopeless(error) : error;
       });
-      await Promise.all([begun, ...posted, committed]);
+      await Promise.all([begun, ...posted, committed, isSeenEarly ? client.query(FLUSH) : null]);
       if (failure !== undefined) throw failure;
       return result;
     } catch (error) {

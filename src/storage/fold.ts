@@ -53,7 +53,8 @@ export async function fold(replica: Replica, onConflicts: (changes: ConflictChan
   }
 }
 
-function madeFresh(replica: Replica, { now, changes }: Made, end: number): Fresh | null {
+/** What a fold has put into the feed, for whoever sends it; null where that is nothing, or cannot be sent as it stands. */
+export function madeFresh(replica: Replica, { now, changes }: Made, end: number): Fresh | null {
   const texts = changes.flatMap(({ before: { table, key }, state }) => (state.length === 0 ? [] : (textOf(replica, table, key, state) ?? [])));
   if (texts.length === 0 || texts.length < changes.length || end === now.lastPlace) return null;
   return freshOf(now, end, texts.join(','), texts.length, null);
@@ -131,7 +132,7 @@ async function foldedChanges(replica: Replica, logged: readonly { readonly model
 }
 
 /** Reads records, by model and key; what is too large for that is left out. */
-async function readTold(tx: Transaction, replica: Replica, told: readonly RecordName[]): Promise<ReadonlyMap<string, SettledRecord>> {
+export async function readTold(tx: Transaction, replica: Replica, told: readonly RecordName[]): Promise<ReadonlyMap<string, SettledRecord>> {
   const found = new Map<string, SettledRecord>();
   for (const table of replica.tables.values()) {
     const keys = told.flatMap(([model, key]) => (model === table.name ? [key] : []));

@@ -151,7 +151,17 @@ export interface Now {
  * not wait for it.
  */
 export async function beginChange(tx: Transaction): Promise<Now> {
-  const [row] = await tx.query('SELECT incarnation, clock, aside, claimed, deferred, last_place, generation, root_changes FROM replication.begin_change()');
+  return (await begin(tx, 'replication.begin_change()')) as Now;
+}
+
+/** The same for whoever does not wait: null where somebody else is changing states. */
+export function beginChangeIfFree(tx: Transaction): Promise<Now | null> {
+  return begin(tx, 'replication.begin_change_if_free()');
+}
+
+async function begin(tx: Transaction, how: string): Promise<Now | null> {
+  const [row] = await tx.query(`SELECT incarnation, clock, aside, claimed, deferred, last_place, generation, root_changes FROM ${how}`);
+  if (row?.[0] === null) return null;
   const [incarnation, clock, aside, claimed, deferred, lastPlace, generation, rootChanges] = row ?? [];
   tx.sized(Number(lastPlace));
   return {

@@ -36,13 +36,13 @@ beforeAll(async () => {
   const rows = createUserRows(db);
   const { page, get, insert, update } = rows;
   const replica = await openReplica(db, { name: 'a', slot: 1, stride: 10, policy: 'manual', models: replicatedModels(plain), report: () => {} });
-  const keeper: Keeper = { wake: () => {}, settle: async () => {}, close: async () => {} };
+  const keeper: Pick<Keeper, 'wake' | 'write' | 'settle'> = { wake: () => {}, write: ({ make }) => make(), settle: async () => {} };
   const records = createRecords(replica, keeper);
   const look: typeof records.look = (...which) => {
     looks++;
     return records.look(...which);
   };
-  const over = (through: UserRows): Users => createUsers({ prisma: plain, rows: through, keeper, look: (keys) => look('User', keys) });
+  const over = (through: UserRows): Users => createUsers({ prisma: plain, rows: through, db, keeper, look: (keys) => look('User', keys) });
   users = over(rows);
   const between = over({ page: interrupted(page), get: interrupted(get), insert: interrupted(insert), update: interrupted(update) });
   edges = await startEdges({}, { services: { ...createFake().services, records, users: between } });

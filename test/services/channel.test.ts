@@ -33,7 +33,7 @@ function open(client: PeerClient, replica: Replica, settle: () => Promise<void>)
   return createChannel(client, {
     replica,
     introductions: createIntroductions(replica, { skew: nothing, warn: nothing }),
-    keeper: { wake: nothing, settle, close: async () => {} },
+    keeper: { settle },
     notices: createNotices(),
     events: { finished: nothing, applied: nothing, failed: nothing, joined: nothing, left: nothing },
     random: () => 0,

@@ -30,7 +30,7 @@ beforeEach(async () => {
   channels = createChannels({
     replica,
     introductions: createIntroductions(replica, { skew: () => {}, warn: () => {} }),
-    keeper: { wake: () => {}, settle: async () => {}, close: async () => {} },
+    keeper: { settle: async () => {} },
     notices: createNotices(),
     events: {
       finished: (peer, outcome) => void told.push(`${peer} ${outcome}`),

@@ -2,7 +2,9 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 
 import { CALM, createKeeper, LIVE, type Keeper, type Pace } from '../../src/services/keeper.ts';
 import { createNotices, type Notices } from '../../src/services/notices.ts';
+import type { Fresh } from '../../src/storage/feed.ts';
 import { BATCH_RECORDS, fold } from '../../src/storage/fold.ts';
+import type { OwnWrite } from '../../src/storage/own-write.ts';
 import type { Replica } from '../../src/storage/replica.ts';
 import { createParties, type Parties } from './parties.ts';
 
@@ -119,6 +121,50 @@ async function keeping(pace: Partial<Pace>, work: (paced: Keeper, notices: Notic
     await paced.close();
   }
 }
+
+describe('a write that is made through it', () => {
+  const creating = (): OwnWrite<string> => {
+    const email = `${++written}@x.org`;
+    return {
+      db: replica.db,
+      make: async (over = replica.db) => (await over.query(`INSERT INTO users (nom, email) VALUES ('N', $1) RETURNING id`, [email]))[0]?.[0] as string,
+      nameOf: (id) => ['User', id],
+    };
+  };
+
+  it('is in the feed when it is over, and told of, where it is alone', () =>
+    keeping({}, async (paced, notices) => {
+      const told: (Fresh | null)[] = [];
+      notices.onChanged((fresh) => told.push(fresh));
+      for (let n = 1; n <= 3; n++) {
+        await paced.write(creating());
+        expect([await logged(), await folded(), told.length, told.at(-1)?.after]).toEqual([0, n, n, n - 1]);
+      }
+    }));
+
+  it('is folded all the same where others are made at the same time', () =>
+    keeping({}, async (paced) => {
+      await Promise.all(Array.from({ length: 20 }, () => paced.write(creating())));
+      await expect.poll(folded, { timeout: 15_000, interval: 5 }).toBe(20);
+      expect(await logged()).toBe(0);
+    }));
+
+  it('is acknowledged before it is folded where changes do not travel by themselves', () =>
+    keeping({ ...CALM, gatherMs: 60_000, lookMs: 60_000 }, async (paced) => {
+      await paced.write(creating());
+      expect([await logged(), await folded()]).toEqual([1, 0]);
+      await paced.settle();
+      expect([await logged(), await folded()]).toEqual([0, 1]);
+    }));
+
+  it('tells what it failed of', () =>
+    keeping({}, async (paced) => {
+      const refused = { ...creating(), make: async (over = replica.db) => over.query('SELECT 1 / 0').then(() => '') };
+      await expect(paced.write(refused)).rejects.toMatchObject({ code: '22012' });
+      await paced.write(creating());
+      expect([await logged(), await folded()]).toEqual([0, 1]);
+    }));
+});
 
 describe('the pace', () => {
   it('of one that is live: a write is taken in as soon as it is told of, and so is the next', () =>

@@ -56,7 +56,7 @@ function linkToB(asked: (request: OutgoingChanges) => OutgoingChanges = (request
     resend: (request) => b().resend(request),
   };
   const introductions = createIntroductions(replica, { skew: () => {}, warn: () => {} });
-  return createLink({ replica, client, introductions, keeper: { wake: () => {}, settle: folding ? (folded = () => {}) => folding(folded) : settle, close: async () => {} }, notices: createNotices() });
+  return createLink({ replica, client, introductions, keeper: { settle: folding ? (folded = () => {}) => folding(folded) : settle }, notices: createNotices() });
 }
 
 const capture = (key: string): Promise<unknown> => replicas.at('a').sql(`INSERT INTO things (id, f1, f2) VALUES ($1, '1', '2')`, [key]);

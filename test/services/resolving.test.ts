@@ -26,7 +26,7 @@ function conflictsOf(deliver: (pending: number) => Promise<Undelivered[]>): Retu
   const { replica, settle } = replicas.at('a');
   return createConflicts({
     replica,
-    keeper: { wake: () => {}, settle, close: async () => {} },
+    keeper: { settle },
     notices: createNotices(),
     parsers: {},
     deliver: async () => {

@@ -13,7 +13,7 @@ let conflicts: Conflicts;
 beforeAll(async () => {
   parties = createParties();
   a = await parties.open('a', { slot: 1 });
-  const keeper = { wake: () => {}, settle: async () => {}, close: async () => {} };
+  const keeper = { settle: async () => {} };
   conflicts = createConflicts({ replica: a, keeper, notices: createNotices(), parsers: {}, deliver: async () => [] });
   await a.db.query(
     `INSERT INTO replication.conflict (model, key, kind, status, fields, sides, detected_at, resolved_at, resolution, resolved_seq)

@@ -1,7 +1,7 @@
 /** Connections that break, and statements that are prepared on them. */
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 
-import { createPlans, openDatabase, type Database, type DatabaseOptions } from '../../src/storage/database.ts';
+import { createPlans, openDatabase, type Database, type DatabaseOptions, type Way } from '../../src/storage/database.ts';
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts';
 
 let database: TestDatabase;
@@ -45,7 +45,7 @@ describe('a statement that is hoped for', () => {
         await tx.query(careful);
       }
       return tx.isHopeful ? 'hoped' : 'careful';
-    }, true);
+    }, { isHopeful: true });
   };
   const rows = async (): Promise<number[]> => (await db.query('SELECT n FROM hoped ORDER BY n')).map(([n]) => Number(n));
 
@@ -260,5 +260,40 @@ describe('statements outside of transactions', () => {
     const alone = open({ prepares: true });
     for (let i = 0; i < 2; i++) await expect(alone.query('SELECT 1 / $1::integer', [0])).rejects.toThrow('division by zero');
     expect(await alone.query('SELECT 1')).toEqual([['1']]);
+  });
+});
+
+describe('a transaction that can be seen before it is on the disk', () => {
+  let waiting: Database;
+  const flushed = async (place: string): Promise<boolean> => (await db.query('SELECT pg_current_wal_flush_lsn() >= $1::pg_lsn', [place]))[0]?.[0] === 't';
+  const write = (way: Way): Promise<string> =>
+    waiting.transaction(async (tx) => {
+      await tx.query('INSERT INTO early VALUES (1)');
+      return (await tx.query('SELECT pg_current_wal_insert_lsn()'))[0]?.[0] as string;
+    }, way);
+  beforeAll(async () => {
+    await db.query('CREATE TABLE early (n integer)');
+    // The server of the tests waits for no disk.
+    const url = new URL(database.url);
+    url.searchParams.set('options', '-c synchronous_commit=on');
+    waiting = openDatabase(url.href, { size: 1, onError: () => {} });
+  });
+  afterEach(() => db.query('DELETE FROM early'));
+  afterAll(() => waiting.close());
+
+  it('is over when it is on the disk', async () => {
+    for (let n = 0; n < 5; n++) expect(await flushed(await write({ isSeenEarly: true }))).toBe(true);
+    expect(await db.query('SELECT count(*) FROM early')).toEqual([['5']]);
+  });
+
+  it('fails as any other', async () => {
+    const failing = waiting.transaction(async (tx) => {
+      await tx.query('INSERT INTO early VALUES (1)');
+      throw new Error('no');
+    }, { isSeenEarly: true });
+    await expect(failing).rejects.toThrow('no');
+    await expect(waiting.transaction(async (tx) => void tx.post('SELECT 1 / 0'), { isSeenEarly: true })).rejects.toMatchObject({ code: '22012' });
+    expect(await db.query('SELECT count(*) FROM early')).toEqual([['0']]);
+    expect(await waiting.query('SHOW synchronous_commit')).toEqual([['on']]);
   });
 });

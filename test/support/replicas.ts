@@ -222,13 +222,11 @@ async function openOne(name: string, slot: number, policy: Policy, schema: Schem
   await applyPolicy(replica, notices.conflicts);
   await applyConstraints(replica, notices.conflicts);
   // As the service's, but without its timer: nothing is folded behind a test's back.
-  const keeper: Keeper = {
-    wake: () => {},
+  const keeper: Pick<Keeper, 'settle'> = {
     async settle() {
       await fold(replica, notices.conflicts);
       await retryWaiting(replica, 200, notices.conflicts);
     },
-    close: async () => {},
   };
   const introductions = createIntroductions(replica, { skew: () => {}, warn: () => {} });
   const service = createSync({
