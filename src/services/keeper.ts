@@ -30,14 +30,16 @@ export interface Pace {
   readonly gatherMs: number;
   /** How many times as long as a run took is rested after it, while write follows write: runs are then fewer and larger, which costs less for each write, and leaves the writers more of the machine. */
   readonly rest: number;
+  /** The same after a run that many writes were told to: who writes that much is better served by fewer runs than by early ones. */
+  readonly restOfMany: number;
   /** A write that is alone is folded in its own transaction. It is acknowledged later for that, by a millisecond or two, and there sooner. */
   readonly withWrite: boolean;
 }
 
 /** Where changes travel only when told, nobody waits for the fold. */
-export const CALM: Pace = { lookMs: 1_000, gatherMs: 20, rest: 4, withWrite: false };
+export const CALM: Pace = { lookMs: 1_000, gatherMs: 20, rest: 4, restOfMany: 4, withWrite: false };
 /** Where they travel at once. */
-export const LIVE: Pace = { lookMs: 200, gatherMs: 0, rest: 1, withWrite: true };
+export const LIVE: Pace = { lookMs: 200, gatherMs: 0, rest: 1, restOfMany: 4, withWrite: true };
 
 /** So many records, told of by name, are folded by themselves: few are done with one question, and of many all is taken that there is. */
 const FEW = 16;
@@ -117,6 +119,8 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
   let soon: NodeJS.Immediate | null = null;
   let working: Promise<void> | null = null;
   let woken = false;
+  /** How many have told of a write since the last run began. */
+  let writes = 0;
   /** The records told of; null where one had no name, or they are many. */
   let written: Map<string, RecordName> | null = new Map();
   let lookAt = performance.now() + pace.lookMs;
@@ -126,6 +130,8 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
     const began = performance.now();
     // Writes of others are not kept waiting by those that are told of, however many come.
     const few = began < lookAt ? written : null;
+    const isMany = writes > FEW;
+    writes = 0;
     const told = woken ? [...(few?.values() ?? [])] : null;
     woken = false;
     written = new Map();
@@ -140,7 +146,7 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
     } finally {
       const now = performance.now();
       if (looked) lookAt = now + pace.lookMs;
-      restedAt = now + pace.rest * (now - began);
+      restedAt = now + (isMany ? pace.restOfMany : pace.rest) * (now - began);
     }
   }
 
@@ -166,6 +172,7 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
   }
 
   function wake(name?: RecordName): void {
+    writes++;
     if (name !== undefined) written?.set(name.join(' '), name);
     if (name === undefined || (written?.size ?? 0) > FEW) written = null;
     if (woken) return;

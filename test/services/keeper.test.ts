@@ -223,6 +223,21 @@ describe('the pace', () => {
       await expect.poll(folded, { timeout: 15_000, interval: 20 }).toBe(6);
     }));
 
+  it('rests longer after a run that many writes were told to', () =>
+    keeping({ lookMs: 5_000, rest: 0, restOfMany: 1_000_000 }, async (paced) => {
+      await write();
+      for (let n = 0; n < 10; n++) paced.wake();
+      await expect.poll(folded, { timeout: 3_000, interval: 5 }).toBe(1);
+      await write();
+      for (let n = 0; n < 20; n++) paced.wake();
+      await expect.poll(folded, { timeout: 3_000, interval: 5 }).toBe(2);
+      await write();
+      paced.wake();
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      expect(await folded()).toBe(2);
+      await expect.poll(folded, { timeout: 15_000, interval: 20 }).toBe(3);
+    }));
+
   it('does not look at what others did after each of its own folds', async () => {
     let looks = 0;
     const query: Replica['db']['query'] = (sql, values) => {
