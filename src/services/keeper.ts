@@ -1,7 +1,7 @@
 /**
  * Keeping the log short: folds captured writes in the background, and tries again to show what waits.
  *
- * A write through this process wakes it; writes of others (psql, another gateway), and changes and conflicts that another gateway took in, are found by a look each second, which costs three small reads.
+ * A write through this process wakes it; writes of others (psql, another gateway), and changes and conflicts that another gateway took in, are found by a look each second, which costs three small reads. Where changes travel at once, it is five a second, and more while others write.
  */
 import { retryWaiting } from '../storage/present.ts';
 import { lastConflict } from '../storage/conflicts.ts';
@@ -26,6 +26,8 @@ export interface Keeper {
 export interface Pace {
   /** Between two looks for writes of others, in milliseconds; no write through this process waits longer. */
   readonly lookMs: number;
+  /** The same once others have written: each look at the log that finds nothing doubles it, up to `lookMs`. */
+  readonly soonMs: number;
   /** Writes that come this close together are folded together. */
   readonly gatherMs: number;
   /** How many times as long as a run took is rested after it, while write follows write: runs are then fewer and larger, which costs less for each write, and leaves the writers more of the machine. */
@@ -37,9 +39,9 @@ export interface Pace {
 }
 
 /** Where changes travel only when told, nobody waits for the fold. */
-export const CALM: Pace = { lookMs: 1_000, gatherMs: 20, rest: 4, restOfMany: 4, withWrite: false };
+export const CALM: Pace = { lookMs: 1_000, soonMs: 1_000, gatherMs: 20, rest: 4, restOfMany: 4, withWrite: false };
 /** Where they travel at once. */
-export const LIVE: Pace = { lookMs: 200, gatherMs: 0, rest: 1, restOfMany: 4, withWrite: true };
+export const LIVE: Pace = { lookMs: 200, soonMs: 10, gatherMs: 0, rest: 1, restOfMany: 4, withWrite: true };
 
 /** So many records, told of by name, are folded by themselves: few are done with one question, and of many all is taken that there is. */
 const FEW = 16;
@@ -124,12 +126,16 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
   /** The records told of; null where one had no name, or they are many. */
   let written: Map<string, RecordName> | null = new Map();
   let lookAt = performance.now() + pace.lookMs;
+  /** When the log alone is looked at, and how long after the last time. */
+  let soonAt = Infinity;
+  let gap = Infinity;
   let restedAt = 0;
 
   async function work(): Promise<void> {
     const began = performance.now();
     // Writes of others are not kept waiting by those that are told of, however many come.
-    const few = began < lookAt ? written : null;
+    const isForOthers = !woken || began >= Math.min(lookAt, soonAt);
+    const few = isForOthers ? null : written;
     const isMany = writes > FEW;
     writes = 0;
     const told = woken ? [...(few?.values() ?? [])] : null;
@@ -138,14 +144,16 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
     let looked = true;
     try {
       const folded = await settle(told);
-      // Where there was nothing to fold, another gateway may have been faster.
-      looked = folded === 0 || performance.now() >= lookAt;
+      if (told === null) gap = folded > 0 ? pace.soonMs : 2 * gap;
+      // Where there was nothing of what was told, another gateway may have been faster.
+      looked = (told !== null && folded === 0) || performance.now() >= lookAt;
       if (!looked || closed) return;
       await lookAtFeed();
       await lookAtConflicts();
     } finally {
       const now = performance.now();
       if (looked) lookAt = now + pace.lookMs;
+      if (isForOthers) soonAt = now + Math.max(gap, pace.restOfMany * (now - began));
       restedAt = now + (isMany ? pace.restOfMany : pace.rest) * (now - began);
     }
   }
@@ -165,7 +173,7 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
     // Who works goes on with what has come meanwhile.
     if (closed || working !== null) return;
     const now = performance.now();
-    const delay = Math.min(lookAt - now, woken ? Math.max(pace.gatherMs, restedAt - now) : Infinity);
+    const delay = Math.min(lookAt - now, soonAt - now, woken ? Math.max(pace.gatherMs, restedAt - now) : Infinity);
     // A timer waits for a millisecond at least.
     if (delay > 0) timer = setTimeout(begin, delay);
     else soon = setImmediate(begin);

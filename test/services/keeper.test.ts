@@ -258,6 +258,30 @@ describe('the pace', () => {
     expect(looks).toBe(0);
   });
 
+  it('looks for writes of others again soon after it has found some', async () => {
+    let looks = 0;
+    const query: Replica['db']['query'] = (sql, values) => {
+      if (sql.includes('max(resolved_seq)')) looks++;
+      return replica.db.query(sql, values);
+    };
+    let foundBetween = 0;
+    await keeping(
+      { lookMs: 3_000, soonMs: 5 },
+      async () => {
+        for (let n = 1; n <= 10; n++) {
+          const before = looks;
+          await write();
+          await expect.poll(folded, { timeout: 20_000, interval: 5 }).toBe(n);
+          // A look that is made in any case tells of itself after it has folded.
+          await new Promise((resolve) => setTimeout(resolve, 20));
+          if (looks === before) foundBetween++;
+        }
+      },
+      { ...replica, db: { ...replica.db, query } },
+    );
+    expect(foundBetween).toBeGreaterThan(0);
+  });
+
   it('tells at once of a write that another gateway was faster to fold', () =>
     keeping({}, async (paced, notices) => {
       await write();
