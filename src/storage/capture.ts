@@ -5,6 +5,7 @@
  * statement, with transition tables: bulk ones pay half of what rows one by one would, single ones the same. An UPDATE would have to join two transition tables, which is most of what a single one
  * then pays; it is captured by row, where the table's rows are all its own.
  */
+import { texts } from './arrays.ts';
 import { literal, quote, type Transaction } from './database.ts';
 import type { Column, ModelTable } from './tables.ts';
 
@@ -29,14 +30,14 @@ export async function installCapture(tx: Transaction, tables: readonly ModelTabl
     if (!replicated.has(model as string)) await removeCapture(tx, model as string);
   }
   for (const table of tables) {
-    const definition = captureSql(table, await ownRows(tx, table));
+    const definition = captureSql(table, await ownRows(tx, table), await listOf(tx, ordered(table.columns).map(({ field }) => field.name)));
     if (installed.get(table.name) === definition) continue;
     await tx.query(`LOCK TABLE ${table.table} IN SHARE ROW EXCLUSIVE MODE`);
     for (const statement of definition.split('\n--\n')) await tx.query(statement);
     if (!installed.has(table.name)) {
       await tx.query(
-        `INSERT INTO replication.log (model, key, op, clock, incarnation)
-         SELECT ${literal(table.name)}, ${table.keyColumn.column}::text, 'I', replication.clock(), replication.incarnation() FROM ${table.table}`,
+        `INSERT INTO replication.captured (at, incarnation, op, model, key)
+         SELECT clock_timestamp(), replication.incarnation_number(), 'I', ${literal(table.name)}, ${table.keyColumn.column}::text FROM ${table.table}`,
       );
     }
     await tx.query(
@@ -44,6 +45,12 @@ export async function installCapture(tx: Transaction, tables: readonly ModelTabl
       [table.name, definition],
     );
   }
+}
+
+/** The number under which lines of the log mark these fields, in this order. */
+export async function listOf(tx: Transaction, names: readonly string[]): Promise<number> {
+  const [row] = await tx.query('SELECT replication.list_of($1::text[])', [texts(names)]);
+  return Number(row?.[0]);
 }
 
 /** Takes the triggers of models that are replicated no more off their tables. What replication knew of their records stays. */
@@ -68,17 +75,18 @@ async function ownRows(tx: Transaction, { table }: ModelTable): Promise<string |
   return row?.[0] ?? null;
 }
 
+/** Two processes may know the same fields in different orders, and are to make the same triggers of them. */
+function ordered(columns: readonly Column[]): readonly Column[] {
+  return columns.toSorted((a, b) => (a.column < b.column ? -1 : 1));
+}
+
 /** The statements that make a table's triggers, with a line `--` between them. */
-function captureSql(described: ModelTable, ownRowsOf: string | null): string {
-  // Two processes may know the same fields in different orders, and are to make the same triggers of them.
-  const table = { ...described, columns: described.columns.toSorted((a, b) => (a.column < b.column ? -1 : 1)) };
+function captureSql(described: ModelTable, ownRowsOf: string | null, list: number): string {
+  const table = { ...described, columns: ordered(described.columns) };
   const plain = FIXED.test(table.keyColumn.type) && table.columns.every(({ type }) => EXACT.test(type) || FIXED.test(type));
   const triggers = {
     insert: byStatement('NEW TABLE AS new_rows', capturedInserts(table)),
-    update:
-      ownRowsOf === null
-        ? byStatement('OLD TABLE AS old_rows NEW TABLE AS new_rows', capturedUpdates(table))
-        : { granularity: 'FOR EACH ROW', variables: 'changed text[];', body: capturedUpdate(table, ownRowsOf) },
+    update: ownRowsOf === null ? byStatement('OLD TABLE AS old_rows NEW TABLE AS new_rows', capturedUpdates(table, list)) : byRow(capturedUpdate(table, ownRowsOf, list)),
     delete: byStatement('OLD TABLE AS old_rows', capturedDeletes(table)),
   };
   const statements = EVENTS.flatMap((event) => {
@@ -92,7 +100,6 @@ function captureSql(described: ModelTable, ownRowsOf: string | null): string {
 DECLARE
   ${variables}
 BEGIN
-  IF current_setting('replication.applying', true) = 'on' THEN RETURN NULL; END IF;
   ${body};
   RETURN NULL;
 END $capture$`,
@@ -109,60 +116,77 @@ END $capture$`,
   ].join('\n--\n');
 }
 
-const LOG = 'INSERT INTO replication.log (model, key, op, clock, fields, incarnation)';
+const LOG = 'INSERT INTO replication.captured (at, incarnation, list, op, model, key, changed)';
+
+/** Whether what is written now is a peer's change. */
+const APPLYING = `current_setting('replication.applying', true) = 'on'`;
+
+interface Trigger {
+  readonly granularity: string;
+  readonly variables: string;
+  readonly body: string;
+}
 
 /** A trigger that is called once a statement, and asks for the time and the incarnation once. */
-function byStatement(tables: string, body: string): { readonly granularity: string; readonly variables: string; readonly body: string } {
+function byStatement(tables: string, body: string): Trigger {
   return {
     granularity: `REFERENCING ${tables} FOR EACH STATEMENT`,
-    variables: 'clock bigint := replication.clock(); here text := replication.incarnation();',
-    body,
+    variables: 'at timestamptz := clock_timestamp(); here bigint := replication.incarnation_number();',
+    body: `IF ${APPLYING} THEN RETURN NULL; END IF;
+  ${body}`,
   };
 }
 
+function byRow(body: string): Trigger {
+  return { granularity: 'FOR EACH ROW', variables: 'changed boolean[];', body };
+}
+
 function capturedInserts({ name, keyColumn: { column: key } }: ModelTable): string {
-  return `${LOG} SELECT ${literal(name)}, n.${key}::text, 'I', capture.clock, NULL, capture.here FROM new_rows n`;
+  return `${LOG} SELECT capture.at, capture.here, NULL, 'I', ${literal(name)}, n.${key}::text, NULL FROM new_rows n`;
 }
 
 function capturedDeletes({ name, keyColumn: { column: key } }: ModelTable): string {
-  return `${LOG} SELECT ${literal(name)}, o.${key}::text, 'D', capture.clock, NULL, capture.here FROM old_rows o`;
+  return `${LOG} SELECT capture.at, capture.here, NULL, 'D', ${literal(name)}, o.${key}::text, NULL FROM old_rows o`;
 }
 
 /**
  * A changed key is a deletion and a creation; the record that another row becomes in the same statement is not deleted.
  *
  * Whatever reads the row names the table, by a condition that is always true and costs nothing once it is planned: sessions plan anew when a column's type changes, where they would fail otherwise.
+ *
+ * A single UPDATE pays for each expression and each node of a plan, which are made ready anew in each transaction: what is rare is asked together, and VALUES is a node less than a SELECT that asks for the time.
  */
-function capturedUpdate({ name, table, keyColumn, columns }: ModelTable, oid: string): string {
+function capturedUpdate({ name, table, keyColumn, columns }: ModelTable, oid: string, list: number): string {
   const key = keyColumn.column;
   const planned = `'${oid}'::regclass IS NOT NULL`;
   const line = (row: 'old' | 'new', op: string, fields: string): string =>
-    `${LOG} SELECT ${literal(name)}, ${row}.${key}::text, '${op}', replication.clock(), ${fields}, replication.incarnation() WHERE ${planned}`;
-  return `IF ${planned} AND ${differs(keyColumn, 'old', 'new')} THEN
-    ${line('old', 'D', 'NULL')} AND NOT EXISTS (SELECT FROM ${table} t WHERE t.${key} = old.${key} AND ${exactly('t', keyColumn)} = ${exactly('old', keyColumn)});
-    ${line('new', 'I', 'NULL')};
+    `clock_timestamp(), replication.incarnation_number(), ${fields === 'NULL' ? 'NULL' : list}, '${op}', CASE WHEN ${planned} THEN ${literal(name)} END, ${row}.${key}::text, ${fields}`;
+  return `IF ${planned} AND (${APPLYING} OR ${differs(keyColumn, 'old', 'new')}) THEN
+    IF ${APPLYING} THEN RETURN NULL; END IF;
+    ${LOG} SELECT ${line('old', 'D', 'NULL')} WHERE NOT EXISTS (SELECT FROM ${table} t WHERE t.${key} = old.${key} AND ${exactly('t', keyColumn)} = ${exactly('old', keyColumn)});
+    ${LOG} VALUES (${line('new', 'I', 'NULL')});
     RETURN NULL;
   END IF;
-  changed := CASE WHEN ${planned} THEN ${changedOf(columns, 'old', 'new')} END;
-  IF changed <> '{}' THEN
-    ${line('new', 'U', 'capture.changed')};
+  changed := CASE WHEN ${planned} THEN ${marksOf(columns, 'old', 'new')} END;
+  IF true = ANY (changed) THEN
+    ${LOG} VALUES (${line('new', 'U', 'capture.changed')});
   END IF`;
 }
 
 /** The same of all rows of a statement. */
-function capturedUpdates({ name, keyColumn, columns }: ModelTable): string {
+function capturedUpdates({ name, keyColumn, columns }: ModelTable, list: number): string {
   const key = keyColumn.column;
+  const updated = `o.${key} IS NOT NULL AND n.${key} IS NOT NULL`;
   return `${LOG}
-  SELECT ${literal(name)}, coalesce(n.${key}, o.${key})::text,
-         CASE WHEN o.${key} IS NULL THEN 'I' WHEN n.${key} IS NULL THEN 'D' ELSE 'U' END, capture.clock,
-         CASE WHEN o.${key} IS NOT NULL AND n.${key} IS NOT NULL THEN ${changedOf(columns, 'o', 'n')} END, capture.here
+  SELECT capture.at, capture.here, CASE WHEN ${updated} THEN ${list} END, CASE WHEN o.${key} IS NULL THEN 'I' WHEN n.${key} IS NULL THEN 'D' ELSE 'U' END,
+         ${literal(name)}, coalesce(n.${key}, o.${key})::text, CASE WHEN ${updated} THEN ${marksOf(columns, 'o', 'n')} END
     FROM old_rows o FULL JOIN new_rows n ON ${exactly('o', keyColumn)} = ${exactly('n', keyColumn)}
    WHERE o.${key} IS NULL OR n.${key} IS NULL OR ${columns.map((column) => differs(column, 'o', 'n')).join(' OR ') || 'false'}`;
 }
 
-/** The fields in which two rows differ, as an array. */
-function changedOf(columns: readonly Column[], before: string, after: string): string {
-  return `array_remove(ARRAY[${columns.map((column) => `CASE WHEN ${differs(column, before, after)} THEN ${literal(column.field.name)} END`).join(', ')}]::text[], NULL)`;
+/** Of each field whether two rows differ in it. */
+function marksOf(columns: readonly Column[], before: string, after: string): string {
+  return `ARRAY[${columns.map((column) => differs(column, before, after)).join(', ')}]::boolean[]`;
 }
 
 function differs(column: Column, before: string, after: string): string {

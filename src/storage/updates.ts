@@ -15,7 +15,7 @@ import type { Replica } from './replica.ts';
 import { matchesKey, type ModelTable } from './tables.ts';
 
 /** The columns of a line. By index: taking a long row apart at once is much to compile for what is done for each line. */
-const [KEY, VERSIONS, HASH, OP, CLOCK, FIELDS, INCARNATION, PLACE] = [0, 1, 2, 3, 4, 5, 6, 7] as const;
+const [KEY, VERSIONS, HASH, OP, CLOCK, NAMES, CHANGED, INCARNATION, PLACE] = [0, 1, 2, 3, 4, 5, 6, 7, 8] as const;
 
 /** A record after its updates, as it is to be stored. */
 interface Updated {
@@ -37,15 +37,18 @@ interface Updated {
 export async function foldUpdates(tx: Transaction, replica: Pick<Replica, 'name'>, table: ModelTable, keys: readonly string[], clock: number): Promise<ReadonlySet<string>> {
   if (keys.length < WORTH || table.children.length > 0) return new Set();
   const rows = await tx.query(
-    `SELECT k.key, r.versions, r.hash, l.op, l.clock, l.fields, l.incarnation, l.place
+    `WITH lists AS MATERIALIZED (SELECT id, array_to_string(names, ',') AS names FROM replication.field_list)
+     SELECT k.key, r.versions, r.hash, l.op, l.clock, lists.names, l.changed, l.incarnation, l.place
        FROM unnest($2::text[]) WITH ORDINALITY AS k (key, n)
        CROSS JOIN LATERAL (
          SELECT versions, hash FROM replication.record
           WHERE model = $1 AND key = k.key AND shown IS NULL AND waiting IS NULL AND masked IS NULL AND NOT carries AND NOT dead AND hash IS NOT NULL OFFSET 0
        ) r
        CROSS JOIN LATERAL (
-         SELECT op, clock, array_to_string(fields, ',') AS fields, incarnation, ctid::text AS place, seq FROM replication.log WHERE model = $1 AND key = k.key OFFSET 0
+         SELECT op, (date_part('epoch', at) * 1000000)::bigint AS clock, list, changed, replication.incarnation_name(incarnation) AS incarnation, ctid::text AS place, seq
+           FROM replication.captured WHERE model = $1 AND key = k.key OFFSET 0
        ) l
+       LEFT JOIN lists ON lists.id = l.list
       WHERE ${UNCLAIMED}
         AND $3 = (SELECT generation FROM replication.generation WHERE model = $1)
         AND EXISTS (SELECT FROM ${table.table} t WHERE ${matchesKey('t', table.keyColumn, 'k.key')} OFFSET 0)
@@ -53,6 +56,7 @@ export async function foldUpdates(tx: Transaction, replica: Pick<Replica, 'name'
     [table.name, texts(keys), table.generation],
   );
   const names: Fields = Object.fromEntries(table.columns.map(({ field }) => [field.name, null]));
+  const fieldsOf = createMarks();
   const updated: Updated[] = [];
   const places: string[] = [];
   for (const lines of byKey(rows)) {
@@ -60,7 +64,7 @@ export async function foldUpdates(tx: Transaction, replica: Pick<Replica, 'name'
     const key = first[KEY] as string;
     const version = plainVersion(table, first[VERSIONS] as string, names);
     if (version === null || lines.some((line) => line[OP] !== 'U')) continue;
-    const after = writeAgain(version, lines.map((line) => toWrite(replica, line)));
+    const after = writeAgain(version, lines.map((line) => toWrite(replica, line, fieldsOf)));
     updated.push({ model: table.name, key, versions: encodeAsRow(table, after), hash: hashOf(key, [after]), old: first[HASH] ?? null, bucket: bucketOf(key) });
     for (const line of lines) places.push(line[PLACE] as string);
   }
@@ -89,8 +93,25 @@ function plainVersion(table: ModelTable, versions: string, names: Fields): (Vers
   return { vector: v, stamps: s, fields: names, ...(r && { resolution: r }) };
 }
 
-function toWrite(replica: Pick<Replica, 'name'>, line: Row): LocalWrite {
-  return { kind: 'update', replica: `${replica.name}.${line[INCARNATION]}`, clock: Number(line[CLOCK]), changed: (line[FIELDS] as string).split(',') };
+/** The names that are marked: `a,b` and `{f,t}` are `b`. */
+type Marks = (names: string, marks: string) => readonly string[];
+
+/** Many lines have the same names and marks, and are told the same array. */
+function createMarks(): Marks {
+  const known = new Map<string, readonly string[]>();
+  return (names, marks) => {
+    const id = `${names} ${marks}`;
+    const found = known.get(id);
+    if (found !== undefined) return found;
+    const marked = marks.slice(1, -1).split(',');
+    const fields = names.split(',').filter((_, n) => marked[n] === 't');
+    known.set(id, fields);
+    return fields;
+  };
+}
+
+function toWrite(replica: Pick<Replica, 'name'>, line: Row, fieldsOf: Marks): LocalWrite {
+  return { kind: 'update', replica: `${replica.name}.${line[INCARNATION]}`, clock: Number(line[CLOCK]), changed: fieldsOf(line[NAMES] as string, line[CHANGED] as string) };
 }
 
 /** Lines that belong together, which stand together. */

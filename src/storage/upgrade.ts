@@ -7,6 +7,7 @@ import { show, type Policy, type View } from '../replication/policy.ts';
 import type { Fields } from '../replication/version.ts';
 import { merge } from '../replication/merge.ts';
 import { writeUnseen } from '../replication/write.ts';
+import { listOf } from './capture.ts';
 import { writeChanges, type Change } from './changes.ts';
 import { literal, type Transaction } from './database.ts';
 import { readRecords, settle, type SettledRecord } from './records.ts';
@@ -67,13 +68,12 @@ async function logUncaptured(tx: Transaction, { name, table, keyColumn, columns 
   const written = fresh.map(({ column, field, type }) =>
     field.default === undefined ? `'t'` : `${column}::text COLLATE "C" IS DISTINCT FROM ${field.default === null ? 'NULL' : `${literal(field.default)}::${type}::text`}`,
   );
-  const names = fresh.map(({ field }, i) => `CASE WHEN ${written[i]} THEN ${literal(field.name)} END`);
   await tx.query(
-    `INSERT INTO replication.log (model, key, op, clock, fields, incarnation)
-     SELECT $1, t.${keyColumn.column}::text, 'U', replication.clock(), array_remove(ARRAY[${names.join(', ')}]::text[], NULL), replication.incarnation()
+    `INSERT INTO replication.captured (at, incarnation, list, op, model, key, changed)
+     SELECT clock_timestamp(), replication.incarnation_number(), $2, 'U', $1, t.${keyColumn.column}::text, ARRAY[${written.join(', ')}]::boolean[]
        FROM ${table} t WHERE (${written.join(' OR ')})
         AND NOT EXISTS (SELECT FROM replication.record r WHERE r.model = $1 AND r.key = t.${keyColumn.column}::text AND r.carries)`,
-    [name],
+    [name, await listOf(tx, fresh.map(({ field }) => field.name))],
   );
 }
 

@@ -15,7 +15,7 @@ export const PLANTS: Readonly<Record<string, Plant>> = {
   'cursor-over-the-log': {
     about: 'the fold remembers how far it has read the log and takes nothing before that: what commits late is skipped (a skipped fence)',
     file: 'src/storage/fold.ts',
-    changes: [['SELECT ctid, model, key, op, seq, clock, incarnation FROM replication.log LIMIT $1) l', 'SELECT ctid, model, key, op, seq, clock, incarnation FROM replication.log WHERE NOT EXISTS (SELECT FROM replication.record r WHERE r.changed_at > replication.log.clock + 400000) LIMIT $1) l']],
+    changes: [['SELECT ctid, model, key, op, seq, at, incarnation FROM replication.captured LIMIT $1) l', "SELECT ctid, model, key, op, seq, at, incarnation FROM replication.captured c WHERE NOT EXISTS (SELECT FROM replication.record r WHERE r.changed_at > date_part('epoch', c.at) * 1000000 + 400000) LIMIT $1) l"]],
   },
   'acknowledged-before-commit': {
     about: 'the checkpoint is stored in a transaction of its own, two seconds before the batch is taken over',
@@ -47,8 +47,8 @@ export const PLANTS: Readonly<Record<string, Plant>> = {
   },
   'incarnation-constant': {
     about: 'a restored database goes on under its old incarnation',
-    file: 'src/storage/sql/001-schema.sql',
-    changes: [[`extract(epoch FROM pg_postmaster_start_time())::text || pg_relation_filepath('replication.replica')`, `(SELECT system_identifier::text FROM pg_control_system())`]],
+    file: 'src/storage/sql/019-captured.sql',
+    changes: [[`hashtextextended(pg_relation_filepath('replication.replica'), (date_part('epoch', pg_postmaster_start_time()) * 1000000)::bigint)`, `(SELECT system_identifier FROM pg_control_system())`]],
   },
   'log-in-another-transaction': {
     about: 'the conflict log is written in a transaction of its own, three seconds after the states',

@@ -71,7 +71,7 @@ describe('pending changes', () => {
   it('count each record once, whether its last write is folded or not, and not what came from the peer', async () => {
     await write(5);
     await replica.db.query(`UPDATE replication.record SET origin = 'b.1' WHERE position <= 2`);
-    await replica.db.query(`INSERT INTO replication.log (model, key, op, clock, incarnation) VALUES ('User', '1', 'U', 5000000, 'x'), ('User', '5', 'U', 1, 'x'), ('User', '9', 'I', 1, 'x'), ('User', '9', 'U', 1, 'x')`);
+    await replica.db.query(`INSERT INTO replication.log (model, key, op, clock, incarnation) VALUES ('User', '1', 'U', 5000000, 'a'), ('User', '5', 'U', 1, 'a'), ('User', '9', 'I', 1, 'a'), ('User', '9', 'U', 1, 'a')`);
     const peer = { ...(await readPeer(replica.db, 'b')), incarnation: '1' };
     expect((await readPending(replica, peer)).changes).toBe(5);
     expect((await readPending(replica, { ...peer, acknowledged: { incarnation: 'x', position: 4, taker: '1' } })).changes).toBe(3);

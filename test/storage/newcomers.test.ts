@@ -233,7 +233,7 @@ describe('three hundred records made here', () => {
     await sql('a', 'DELETE FROM replication.record; DELETE FROM replication.digest');
     const [{ clock } = { clock: '' }] = await sql('a', 'SELECT replication.clock() AS clock');
     await sql('a', `INSERT INTO things SELECT n, 'x', n FROM generate_series(1, 300) n`);
-    await sql('a', `UPDATE replication.log SET clock = ${clock} + seq`);
+    await sql('a', `UPDATE replication.captured SET at = 'epoch'::timestamptz + (${clock} + seq) * interval '1 microsecond'`);
     const log = await sql('a', 'SELECT model, key, op::text, clock, fields, incarnation FROM replication.log ORDER BY seq');
     let looks = 0;
     intercept(replicas.at('a').replica.db, (text, next) => {
