@@ -13,7 +13,7 @@ import { readPeer, readSender, storeTaken, type PeerRecord } from './checkpoints
 import { bothChanges, NO_CHANGES, type ConflictChanges } from './conflicts.ts';
 import { sqlState, type Transaction } from './database.ts';
 import { freshOf, lastPlace, later, type Fresh } from './feed.ts';
-import { takeColumns, takeNewcomers, WORTH } from './newcomers.ts';
+import { takeColumns, takeNewcomers } from './newcomers.ts';
 import { lockedPortions, originOf, viewOf, type Portion } from './records.ts';
 import { beginChange, findPassed, passKeys, type Replica } from './replica.ts';
 import { confirm, readUnconfirmed, type Confirmed } from './reseed.ts';
@@ -30,6 +30,9 @@ export class BatchError extends Error {
     this.code = code;
   }
 }
+
+/** Records that are too few for the ways that need many. */
+const FEW = 200;
 
 /** What an answer reports of differing states, in bytes, about. */
 const REPORTED_BYTES = 16 * 1024 * 1024;
@@ -70,8 +73,8 @@ export async function applyRecords(
   const keys = keysByTable(replica, records, columns);
   const count = columns.reduce((sum, own) => sum + own.keys.length, records.length);
   const peerId = `${sender.name}.${sender.incarnation}`;
-  // Too few for the ways that need many, and waited for by somebody: then there is one question less to wait for, and it is hoped that the rows can be written.
-  const areFew = count < WORTH;
+  // Waited for by somebody: then there is one question less to wait for, and it is hoped that the rows can be written.
+  const areFew = count < FEW;
   const { fresh, ...done } = await replica.db.transaction(async (tx) => {
     const beginning = beginChange(tx);
     beginning.catch(() => {});

@@ -65,7 +65,7 @@ export async function feedEnd(replica: Replica): Promise<number> {
 }
 
 /** Places that a look ahead goes. */
-const NEAR = 32;
+const NEAR = 128;
 
 /**
  * The feed after a place where it goes on for a few places only, as it does behind a single write: all is asked for at once, while how far it goes is not known yet.

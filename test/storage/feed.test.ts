@@ -35,17 +35,17 @@ describe('a look ahead', () => {
 
   it('sees that there is more, or farther off, or something that is not plain', async () => {
     await open('ab');
-    await a.sql(`INSERT INTO things SELECT n, n, n FROM generate_series(1, 32) n`);
+    await a.sql(`INSERT INTO things SELECT n, n, n FROM generate_series(1, 128) n`);
     await fold(a.replica, () => {});
-    expect([await readNearFeed(a.replica, 0, 'b.1', false), (await readNearFeed(a.replica, 1, 'b.1', false))?.count]).toEqual([null, 31]);
-    await a.sql(`SELECT count(nextval('replication.position')) FROM generate_series(1, 40)`);
+    expect([await readNearFeed(a.replica, 0, 'b.1', false), (await readNearFeed(a.replica, 1, 'b.1', false))?.count]).toEqual([null, 127]);
+    await a.sql(`SELECT count(nextval('replication.position')) FROM generate_series(1, 150)`);
     await a.sql(`UPDATE things SET f1 = 'a' WHERE id = '1'`);
     await fold(a.replica, () => {});
-    expect(await readNearFeed(a.replica, 32, 'b.1', false)).toBeNull();
-    expect((await readNearFeed(a.replica, 72, 'b.1', false))?.count).toBe(1);
+    expect(await readNearFeed(a.replica, 128, 'b.1', false)).toBeNull();
+    expect((await readNearFeed(a.replica, 278, 'b.1', false))?.count).toBe(1);
     await b.sql(`INSERT INTO things VALUES ('1', 'b', '1')`);
     await replicas.sync('b', 'a');
-    expect(await readNearFeed(a.replica, 73, 'c.1', false)).toBeNull();
+    expect(await readNearFeed(a.replica, 279, 'c.1', false)).toBeNull();
   });
 });
 
