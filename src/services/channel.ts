@@ -17,6 +17,7 @@ import type { Keeper } from './keeper.ts';
 import { createLink, type Pushed } from './links.ts';
 import type { Notices } from './notices.ts';
 import { createPump, type Pump } from './pump.ts';
+import { createQuiet } from './quiet.ts';
 import type { PeerState } from './status.ts';
 
 export interface SyncEvents {
@@ -67,6 +68,9 @@ const DEBT_MS = 4_000;
 /** Between two comparisons with one peer, however many syncs there are; and so many times as long as the last one took, where that is more: comparing many that differ is work for both sides. */
 const COMPARE_AGAIN_MS = 1_000;
 const COMPARE_AGAIN_TIMES = 10;
+/** A comparison between two syncs finds what is on its way, and slows both down: it waits for a moment without any, but only so long. */
+const QUIET_MS = 100;
+const QUIET_AT_LATEST_MS = 10_000;
 
 /** Of a push: the peer waits for an answer meanwhile; it goes on where the last one ended; it was made to see whether the peer is there. */
 interface How {
@@ -83,7 +87,8 @@ export function createChannel(client: PeerClient, { replica, introductions, keep
   const { signal } = closing;
   const link = createLink({ replica, client, introductions, keeper, notices, onApplied: (records) => events.applied(name, records), signal });
   const now: { /** The push under way. */ busy: Promise<unknown> | null } = { busy: null };
-  /** The comparison under way, or the pause after it. */
+  const quiet = createQuiet(QUIET_MS, QUIET_AT_LATEST_MS);
+  /** The comparison under way, or what it waits for, or the pause after it. */
   let comparing: Promise<void> | null = null;
   /** A sync has ended since the last comparison began. */
   let stale = false;
@@ -102,6 +107,7 @@ export function createChannel(client: PeerClient, { replica, introductions, keep
   }
 
   async function pushOnce({ answering = false, warm = false, look = false, fresh = null }: How): Promise<Pushed> {
+    quiet.begin();
     try {
       const pushed = await link.push(answering, warm, fresh);
       events.finished(name, 'success');
@@ -111,6 +117,8 @@ export function createChannel(client: PeerClient, { replica, introductions, keep
       // Of a peer that was removed nothing is counted any more.
       if (!signal.aborted) events.finished(name, 'failure');
       throw await tell(error);
+    } finally {
+      quiet.end();
     }
   }
 
@@ -130,9 +138,14 @@ export function createChannel(client: PeerClient, { replica, introductions, keep
   function compare(): void {
     stale = true;
     if (signal.aborted || comparing !== null) return;
-    stale = false;
-    const began = performance.now();
-    comparing = compareOnce()
+    let began = 0;
+    comparing = quiet
+      .moment(signal)
+      .then(() => {
+        stale = false;
+        began = performance.now();
+        return compareOnce();
+      })
       .then(() => pause(Math.max(COMPARE_AGAIN_MS, COMPARE_AGAIN_TIMES * (performance.now() - began)), signal))
       .finally(() => {
         comparing = null;
@@ -150,6 +163,7 @@ export function createChannel(client: PeerClient, { replica, introductions, keep
   }
 
   async function compareOnce(): Promise<void> {
+    if (signal.aborted) return;
     try {
       if (link.hasNews()) await greet();
     } catch (error) {

@@ -1,0 +1,48 @@
+/** Waiting for a moment without work: what can wait is then in nobody's way, and finds less that is half done. */
+
+export interface Quiet {
+  /** A piece of work begins. */
+  begin(): void;
+  /** It is over. */
+  end(): void;
+  /** Over after such a moment, or when `latestMs` have passed, or at once where the signal has been given. One at a time waits. */
+  moment(signal: AbortSignal): Promise<void>;
+}
+
+/** @param quietMs - How long nothing must have been under way. @param latestMs - How long is waited for that at most. */
+export function createQuiet(quietMs: number, latestMs: number): Quiet {
+  let works = 0;
+  let endedAt = -Infinity;
+  let stirred = (): void => {};
+  return {
+    begin() {
+      works++;
+      stirred();
+    },
+    end() {
+      works--;
+      endedAt = performance.now();
+      stirred();
+    },
+    moment(signal) {
+      if (signal.aborted) return Promise.resolve();
+      return new Promise((resolve) => {
+        let timer: NodeJS.Timeout | undefined;
+        const over = (): void => {
+          clearTimeout(timer);
+          clearTimeout(latest);
+          signal.removeEventListener('abort', over);
+          stirred = () => {};
+          resolve();
+        };
+        const latest = setTimeout(over, latestMs).unref();
+        signal.addEventListener('abort', over);
+        stirred = () => {
+          clearTimeout(timer);
+          if (works === 0) timer = setTimeout(over, endedAt + quietMs - performance.now()).unref();
+        };
+        stirred();
+      });
+    },
+  };
+}

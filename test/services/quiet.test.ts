@@ -1,0 +1,88 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+
+import { createQuiet, type Quiet } from '../../src/services/quiet.ts';
+
+let quiet: Quiet;
+let closing: AbortController;
+beforeEach(() => {
+  vi.useFakeTimers();
+  quiet = createQuiet(100, 1_000);
+  closing = new AbortController();
+});
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+/** Whether the moment has come, each time it is asked. */
+function waiting(): () => boolean {
+  let isOver = false;
+  void quiet.moment(closing.signal).then(() => (isOver = true));
+  return () => isOver;
+}
+
+const pass = (ms: number): Promise<unknown> => vi.advanceTimersByTimeAsync(ms);
+
+describe('a quiet moment', () => {
+  it('is there where nothing was under way for so long', async () => {
+    const isOver = waiting();
+    await pass(1);
+    expect(isOver()).toBe(true);
+  });
+
+  it('comes some time after the last work, however many pieces there were', async () => {
+    quiet.begin();
+    const isOver = waiting();
+    await pass(300);
+    quiet.begin();
+    quiet.end();
+    await pass(150);
+    expect(isOver()).toBe(false);
+    quiet.end();
+    await pass(99);
+    quiet.begin();
+    quiet.end();
+    await pass(99);
+    expect(isOver()).toBe(false);
+    await pass(1);
+    expect(isOver()).toBe(true);
+  });
+
+  it('is not waited for without end', async () => {
+    quiet.begin();
+    const isOver = waiting();
+    for (let n = 0; n < 9; n++) {
+      await pass(100);
+      quiet.end();
+      quiet.begin();
+    }
+    await pass(99);
+    expect(isOver()).toBe(false);
+    await pass(1);
+    expect(isOver()).toBe(true);
+  });
+
+  it('is not waited for any more by who is told to stop, or was', async () => {
+    quiet.begin();
+    const isOver = waiting();
+    closing.abort();
+    await pass(0);
+    expect(isOver()).toBe(true);
+    await quiet.moment(closing.signal);
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
+  it('can be waited for again', async () => {
+    quiet.begin();
+    quiet.end();
+    const first = waiting();
+    await pass(100);
+    quiet.begin();
+    const second = waiting();
+    await pass(500);
+    expect([first(), second()]).toEqual([true, false]);
+    quiet.end();
+    await pass(100);
+    expect(second()).toBe(true);
+    expect(vi.getTimerCount()).toBe(0);
+  });
+});
