@@ -196,10 +196,8 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
     if (folded === null) return { result, isFolded: false };
     lastEnd = folded.end;
     notices.changed(folded.fresh);
-    if (folded.due.waiting || folded.due.deferred || folded.due.reseeding) {
-      retryAt = 0;
-      wake();
-    }
+    // What waits is tried at the next look.
+    retryAt = 0;
     return { result, isFolded: true };
   }
 

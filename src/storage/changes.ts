@@ -8,7 +8,7 @@ import { sameFields, type Fields, type Version } from '../replication/version.ts
 import { asVersion } from '../replication/write.ts';
 import { numbers, texts } from './arrays.ts';
 import { logConflicts, NO_CHANGES, type ConflictChanges } from './conflicts.ts';
-import { addToDigests, bucketOf, hashOf } from './digest.ts';
+import { bucketOf, hashOf, mixed, mixInto } from './digest.ts';
 import type { Transaction } from './database.ts';
 import { encodeState, encodeVersion, meant, refuseIfWrittenMeanwhile, type SettledRecord } from './records.ts';
 import type { Now, Replica } from './replica.ts';
@@ -85,9 +85,7 @@ export async function writeChanges(
     };
   });
   const places = changes.flatMap(({ before }) => before.places);
-  storeStates(tx, now.clock, records);
-  if (places.length > 0) tx.post('DELETE FROM replication.log WHERE ctid = ANY ($1::text[]::tid[])', [texts(places)]);
-  addToDigests(tx, records);
+  storeStates(tx, now.clock, records, places);
   noteArrivals(tx, [...changes.filter((change) => !waiting.has(change)).flatMap(tokensOf), ...[...waiting.values()].flatMap(({ awaits }) => (awaits === AGAIN ? [AGAIN] : []))]);
   if (claiming) storeClaims(tx, now, changes, verdicts, waiting);
   const conflicts = await logConflicts(tx, replica, now.clock, changes, encoded);
@@ -131,15 +129,29 @@ function restOf(rest: Rest): string | null {
   return null;
 }
 
+/** Parameters of the statement that stores states, without what stands beside it. */
+const STATE_PARAMETERS = 9;
+
 /**
- * Stores states, in their order.
+ * Stores states, in their order, with what becomes of the digests, and takes what was folded into them out of the log: in one statement, since each is most of what a single record costs.
  *
  * The bucket is set though it stays as it is: otherwise PostgreSQL takes the entry in the index by buckets for one that only another version of the row needs, and looks in the table for old ones to
  * clear away whenever a page of it is full.
  */
-function storeStates(tx: Transaction, clock: number, records: readonly StoredChange[]): void {
+function storeStates(tx: Transaction, clock: number, records: readonly StoredChange[], places: readonly string[]): void {
+  const beside: string[] = [];
+  const values: unknown[] = [];
+  const deltas = mixed(records);
+  if (deltas !== null) {
+    beside.push(`mixed AS (${mixInto(STATE_PARAMETERS + 1)})`);
+    values.push(...deltas);
+  }
+  if (places.length > 0) {
+    beside.push(`folded AS (DELETE FROM replication.log WHERE ctid = ANY ($${STATE_PARAMETERS + 1 + (deltas?.length ?? 0)}::text[]::tid[]))`);
+    values.push(texts(places));
+  }
   tx.post(
-    `INSERT INTO replication.record (model, key, position, origin, versions, shown, waiting, held, masked, awaits, tried, hash, dead, bucket, carries, changed_at)
+    `${beside.length === 0 ? '' : `WITH ${beside.join(', ')} `}INSERT INTO replication.record (model, key, position, origin, versions, shown, waiting, held, masked, awaits, tried, hash, dead, bucket, carries, changed_at)
      SELECT model, key, coalesce((rest->>'position')::bigint, nextval('replication.position')), origin, versions::json, shown::json, rest->>'waiting', (rest->>'held')::json, (rest->>'masked')::json,
             rest->>'awaits', CASE WHEN rest->>'waiting' IS NOT NULL THEN nextval('replication.trial') END, hash, coalesce((rest->>'dead')::boolean, false), bucket,
             coalesce((rest->>'carries')::boolean, false), $1
@@ -157,6 +169,7 @@ function storeStates(tx: Transaction, clock: number, records: readonly StoredCha
       numbers(records.map(({ hash }) => hash)),
       numbers(records.map(({ bucket }) => bucket)),
       texts(records.map(({ rest }) => rest)),
+      ...values,
     ],
   );
 }

@@ -37,11 +37,22 @@ interface Delta {
 /** Deltas by model and bucket. */
 type Deltas = Map<string, Map<number, Delta>>;
 
-/** Takes new hashes in and old ones out; null where there is nothing of a record but ghosts. */
-export function addToDigests(
-  tx: Transaction,
-  records: readonly { readonly model: string; readonly bucket: number; readonly hash: string | null; readonly old: string | null }[],
-): void {
+/** A record's new hash and its old one; null where there is nothing of it but ghosts. */
+export interface Rehashed {
+  readonly model: string;
+  readonly bucket: number;
+  readonly hash: string | null;
+  readonly old: string | null;
+}
+
+/** Takes new hashes in and old ones out. */
+export function addToDigests(tx: Transaction, records: readonly Rehashed[]): void {
+  const deltas = mixed(records);
+  if (deltas !== null) tx.post(mixInto(1), deltas);
+}
+
+/** What such records change, as parameters of `mixInto`; null where that is nothing. */
+export function mixed(records: readonly Rehashed[]): readonly unknown[] | null {
   const deltas: Deltas = new Map();
   for (const { model, bucket, hash, old } of records) {
     if (hash === old) continue;
@@ -49,14 +60,15 @@ export function addToDigests(
     if (hash !== null) mix(delta, 1, Number(hash));
     if (old !== null) mix(delta, -1, Number(old));
   }
-  storeDeltas(tx, deltas);
+  return parametersOf(deltas);
 }
 
 /** Takes the hashes of records in that had none, all of one model. */
 export function addNewToDigests(tx: Transaction, model: string, buckets: readonly number[], hashes: readonly number[]): void {
   const deltas: Deltas = new Map();
   hashes.forEach((hash, n) => mix(deltaOf(deltas, model, buckets[n] as number), 1, hash));
-  storeDeltas(tx, deltas);
+  const parameters = parametersOf(deltas);
+  if (parameters !== null) tx.post(mixInto(1), parameters);
 }
 
 function deltaOf(deltas: Deltas, model: string, bucket: number): Delta {
@@ -74,15 +86,17 @@ function mix(delta: Delta, records: number, hash: number): void {
   delta.low ^= hash;
 }
 
-function storeDeltas(tx: Transaction, deltas: Deltas): void {
+function parametersOf(deltas: Deltas): readonly unknown[] | null {
   const rows = [...deltas].flatMap(([model, own]) => [...own].map(([bucket, delta]) => ({ model, bucket, ...delta })));
-  if (rows.length === 0) return;
-  tx.post(
-    `INSERT INTO replication.digest AS d (model, bucket, records, hash)
-     SELECT * FROM unnest($1::text[], $2::smallint[], $3::bigint[], $4::bigint[])
-     ON CONFLICT (model, bucket) DO UPDATE SET records = d.records + excluded.records, hash = d.hash # excluded.hash`,
-    [texts(rows.map(({ model }) => model)), numbers(rows.map(({ bucket }) => bucket)), numbers(rows.map(({ records: more }) => more)), numbers(rows.map(({ high, low }) => high * 2 ** 32 + (low >>> 0)))],
-  );
+  if (rows.length === 0) return null;
+  return [texts(rows.map(({ model }) => model)), numbers(rows.map(({ bucket }) => bucket)), numbers(rows.map(({ records }) => records)), numbers(rows.map(({ high, low }) => high * 2 ** 32 + (low >>> 0)))];
+}
+
+/** The statement that brings digests up to date. @param first - The number of the first of its four parameters. */
+export function mixInto(first: number): string {
+  return `INSERT INTO replication.digest AS d (model, bucket, records, hash)
+     SELECT * FROM unnest($${first}::text[], $${first + 1}::smallint[], $${first + 2}::bigint[], $${first + 3}::bigint[])
+     ON CONFLICT (model, bucket) DO UPDATE SET records = d.records + excluded.records, hash = d.hash # excluded.hash`;
 }
 
 export async function readDigests(replica: Replica): Promise<BucketDigest[]> {

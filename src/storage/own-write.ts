@@ -6,8 +6,7 @@
 import { sameFields } from '../replication/version.ts';
 import { writeChanges } from './changes.ts';
 import type { Database, Transaction } from './database.ts';
-import { readDue, type Due } from './due.ts';
-import { lastPlace, later, type Fresh } from './feed.ts';
+import { later, type Fresh } from './feed.ts';
 import { madeFresh, readTold } from './fold.ts';
 import type { SettledRecord } from './records.ts';
 import { beginChangeIfFree, type Now, type Replica } from './replica.ts';
@@ -30,7 +29,6 @@ export interface FoldedWrite {
   /** The last place in the feed that was taken then. */
   readonly end: number;
   readonly fresh: Fresh | null;
-  readonly due: Due;
 }
 
 /**
@@ -51,11 +49,12 @@ export async function writeFolded<T>(replica: Replica, write: OwnWrite<T>): Prom
     const record = (early ?? (await readTold(tx, replica, [name]))).get(name.join(' '));
     if (record === undefined || !isPlain(now, record)) return { written: made, told: null };
     const { changes } = await writeChanges(tx, replica, now, [{ before: record, state: record.settled, origin: null, view: record.view }]);
-    return { written: made, told: { now, changes, end: later(lastPlace({ query: tx.post })), due: later(readDue({ query: tx.post })) } };
+    return { written: made, told: { now, changes } };
   });
   if (told === null) return { written, folded: null };
-  const end = await told.end;
-  return { written, folded: { end, fresh: madeFresh(replica, told, end), due: await told.due } };
+  // The next place is its own: nobody else gives places out meanwhile.
+  const end = told.now.lastPlace + 1;
+  return { written, folded: { end, fresh: told.changes.length === 1 ? madeFresh(replica, told, end) : null } };
 }
 
 /** True where the record is its row, was before, and no other record can have to do with it. */
