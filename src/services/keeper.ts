@@ -34,14 +34,18 @@ export interface Pace {
   readonly rest: number;
   /** The same after a run that many writes were told to: who writes that much is better served by fewer runs than by early ones. */
   readonly restOfMany: number;
+  /** How many times as long as a look took that folded what others wrote, writes of others are left alone after it, up to `MOST_REST_MS`: a record that is written again and again is folded once then. */
+  readonly restOfLook: number;
   /** A write that is alone is folded in its own transaction. It is acknowledged later for that, by a millisecond or two, and there sooner. */
   readonly withWrite: boolean;
 }
 
 /** Where changes travel only when told, nobody waits for the fold. */
-export const CALM: Pace = { lookMs: 1_000, soonMs: 1_000, gatherMs: 20, rest: 4, restOfMany: 4, withWrite: false };
+export const CALM: Pace = { lookMs: 1_000, soonMs: 1_000, gatherMs: 20, rest: 4, restOfMany: 4, restOfLook: 20, withWrite: false };
 /** Where they travel at once. */
-export const LIVE: Pace = { lookMs: 200, soonMs: 10, gatherMs: 0, rest: 1, restOfMany: 4, withWrite: true };
+export const LIVE: Pace = { lookMs: 200, soonMs: 10, gatherMs: 0, rest: 1, restOfMany: 4, restOfLook: 0, withWrite: true };
+
+const MOST_REST_MS = 5_000;
 
 /** So many records, told of by name, are folded by themselves: few are done with one question, and of many all is taken that there is. */
 const FEW = 16;
@@ -125,17 +129,20 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
   let writes = 0;
   /** The records told of; null where one had no name, or they are many. */
   let written: Map<string, RecordName> | null = new Map();
+  /** When it is looked at what other gateways did. */
   let lookAt = performance.now() + pace.lookMs;
-  /** When the log alone is looked at, and how long after the last time. */
-  let soonAt = Infinity;
-  let gap = Infinity;
+  /** When the log is looked at for writes of others, however much is told until then, and how long after the last time. */
+  let othersAt = lookAt;
+  let gap = pace.lookMs;
+  /** Until when writes of others are left alone. */
+  let leftUntil = 0;
   let restedAt = 0;
 
   async function work(): Promise<void> {
     const began = performance.now();
-    // Writes of others are not kept waiting by those that are told of, however many come.
-    const isForOthers = !woken || began >= Math.min(lookAt, soonAt);
+    const isForOthers = !woken || began >= othersAt;
     const few = isForOthers ? null : written;
+    const isLeft = !woken && began < leftUntil;
     const isMany = writes > FEW;
     writes = 0;
     const told = woken ? [...(few?.values() ?? [])] : null;
@@ -143,8 +150,8 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
     written = new Map();
     let looked = true;
     try {
-      const folded = await settle(told);
-      if (told === null) gap = folded > 0 ? pace.soonMs : 2 * gap;
+      const folded = isLeft ? 0 : await settle(told);
+      if (isForOthers && !isLeft) gap = told === null && folded > 0 ? pace.soonMs : 2 * gap;
       // Where there was nothing of what was told, another gateway may have been faster.
       looked = (told !== null && folded === 0) || performance.now() >= lookAt;
       if (!looked || closed) return;
@@ -153,7 +160,10 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
     } finally {
       const now = performance.now();
       if (looked) lookAt = now + pace.lookMs;
-      if (isForOthers) soonAt = now + Math.max(gap, pace.restOfMany * (now - began));
+      if (isForOthers && !isLeft) {
+        leftUntil = now + Math.min(MOST_REST_MS, pace.restOfLook * (now - began));
+        othersAt = Math.max(leftUntil, now + Math.min(pace.lookMs, Math.max(gap, pace.restOfMany * (now - began))));
+      }
       restedAt = now + (isMany ? pace.restOfMany : pace.rest) * (now - began);
     }
   }
@@ -173,7 +183,7 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
     // Who works goes on with what has come meanwhile.
     if (closed || working !== null) return;
     const now = performance.now();
-    const delay = Math.min(lookAt - now, soonAt - now, woken ? Math.max(pace.gatherMs, restedAt - now) : Infinity);
+    const delay = Math.min(lookAt - now, othersAt - now, woken ? Math.max(pace.gatherMs, restedAt - now) : Infinity);
     // A timer waits for a millisecond at least.
     if (delay > 0) timer = setTimeout(begin, delay);
     else soon = setImmediate(begin);

@@ -282,6 +282,30 @@ describe('the pace', () => {
     expect(foundBetween).toBeGreaterThan(0);
   });
 
+  it('leaves writes of others alone after a look that folded some, but for who asks for them, and goes on looking at all else', async () => {
+    let looks = 0;
+    const query: Replica['db']['query'] = (sql, values) => {
+      if (sql.includes('max(resolved_seq)')) looks++;
+      return replica.db.query(sql, values);
+    };
+    await keeping(
+      { ...CALM, lookMs: 50, restOfLook: 1_000_000 },
+      async (paced) => {
+        await write();
+        await expect.poll(folded, { timeout: 15_000, interval: 5 }).toBe(1);
+        await write();
+        const before = looks;
+        await expect.poll(() => looks, { timeout: 15_000, interval: 5 }).toBeGreaterThan(before + 5);
+        expect(await folded()).toBe(1);
+        await paced.settle();
+        expect(await folded()).toBe(2);
+        await write();
+        await expect.poll(folded, { timeout: 15_000, interval: 20 }).toBe(3);
+      },
+      { ...replica, db: { ...replica.db, query } },
+    );
+  });
+
   it('tells at once of a write that another gateway was faster to fold', () =>
     keeping({}, async (paced, notices) => {
       await write();
