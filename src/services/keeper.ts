@@ -41,7 +41,7 @@ export interface Pace {
 }
 
 /** Where changes travel only when told, nobody waits for the fold. */
-export const CALM: Pace = { lookMs: 1_000, soonMs: 1_000, gatherMs: 20, rest: 4, restOfMany: 4, restOfLook: 20, withWrite: false };
+export const CALM: Pace = { lookMs: 1_000, soonMs: 1_000, gatherMs: 20, rest: 20, restOfMany: 20, restOfLook: 20, withWrite: false };
 /** Where they travel at once. */
 export const LIVE: Pace = { lookMs: 200, soonMs: 10, gatherMs: 0, rest: 1, restOfMany: 4, restOfLook: 0, withWrite: true };
 
