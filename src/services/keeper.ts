@@ -206,8 +206,6 @@ export function createKeeper(replica: Replica, notices: Notices, pace: Pace, onE
     if (folded === null) return { result, isFolded: false };
     lastEnd = folded.end;
     notices.changed(folded.fresh);
-    // What waits is tried at the next look.
-    retryAt = 0;
     return { result, isFolded: true };
   }
 

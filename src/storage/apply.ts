@@ -76,8 +76,7 @@ export async function applyRecords(
   // Waited for by somebody: then there is one question less to wait for, and it is hoped that the rows can be written.
   const areFew = count < FEW;
   const { fresh, ...done } = await replica.db.transaction(async (tx) => {
-    const beginning = beginChange(tx);
-    beginning.catch(() => {});
+    const beginning = later(beginChange(tx));
     if (areFew) tx.send();
     const incoming = new Map([...byTable(replica, records)].map(([table, own]) => [table, incomingStates(own)]));
     const include = (own: WireColumns, places: Iterable<number>): void => {
