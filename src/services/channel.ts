@@ -68,7 +68,7 @@ const DEBT_MS = 4_000;
 /** Between two comparisons with one peer, however many syncs there are; and so many times as long as the last one took, where that is more: comparing many that differ is work for both sides. */
 const COMPARE_AGAIN_MS = 1_000;
 const COMPARE_AGAIN_TIMES = 10;
-/** A comparison between two syncs finds what is on its way, and slows both down: it waits for a moment without any, but only so long. */
+/** A comparison between two syncs finds what is on its way, and slows both down: it waits for a moment without any, and only so long for more than the end of one. */
 const QUIET_MS = 100;
 const QUIET_AT_LATEST_MS = 10_000;
 
@@ -111,7 +111,8 @@ export function createChannel(client: PeerClient, { replica, introductions, keep
     try {
       const pushed = await link.push(answering, warm, fresh);
       events.finished(name, 'success');
-      if (!look) compare();
+      // Right after a sync that was asked for the two sides agree; of those that follow each other by themselves the next is on its way.
+      if (!look) compare(!warm);
       return pushed;
     } catch (error) {
       // Of a peer that was removed nothing is counted any more.
@@ -135,12 +136,11 @@ export function createChannel(client: PeerClient, { replica, introductions, keep
     return told;
   }
 
-  function compare(): void {
+  function compare(atOnce = false): void {
     stale = true;
     if (signal.aborted || comparing !== null) return;
     let began = 0;
-    comparing = quiet
-      .moment(signal)
+    comparing = (atOnce ? Promise.resolve() : quiet.moment(signal))
       .then(() => {
         stale = false;
         began = performance.now();
@@ -186,7 +186,7 @@ export function createChannel(client: PeerClient, { replica, introductions, keep
   return {
     client,
     push,
-    compare,
+    compare: () => compare(),
 
     greet,
 

@@ -5,7 +5,7 @@ export interface Quiet {
   begin(): void;
   /** It is over. */
   end(): void;
-  /** Over after such a moment, or when `latestMs` have passed, or at once where the signal has been given. One at a time waits. */
+  /** Over after such a moment, or between two pieces of work when `latestMs` have passed, or at once where the signal has been given. One at a time waits. */
   moment(signal: AbortSignal): Promise<void>;
 }
 
@@ -28,6 +28,7 @@ export function createQuiet(quietMs: number, latestMs: number): Quiet {
       if (signal.aborted) return Promise.resolve();
       return new Promise((resolve) => {
         let timer: NodeJS.Timeout | undefined;
+        let isLate = false;
         const over = (): void => {
           clearTimeout(timer);
           clearTimeout(latest);
@@ -35,11 +36,16 @@ export function createQuiet(quietMs: number, latestMs: number): Quiet {
           stirred = () => {};
           resolve();
         };
-        const latest = setTimeout(over, latestMs).unref();
+        const latest = setTimeout(() => {
+          isLate = true;
+          stirred();
+        }, latestMs).unref();
         signal.addEventListener('abort', over);
         stirred = () => {
           clearTimeout(timer);
-          if (works === 0) timer = setTimeout(over, endedAt + quietMs - performance.now()).unref();
+          if (works > 0) return;
+          if (isLate) over();
+          else timer = setTimeout(over, endedAt + quietMs - performance.now()).unref();
         };
         stirred();
       });

@@ -47,7 +47,7 @@ describe('a quiet moment', () => {
     expect(isOver()).toBe(true);
   });
 
-  it('is not waited for without end', async () => {
+  it('is waited for as long as one piece of work takes', async () => {
     quiet.begin();
     const isOver = waiting();
     for (let n = 0; n < 9; n++) {
@@ -55,10 +55,26 @@ describe('a quiet moment', () => {
       quiet.end();
       quiet.begin();
     }
-    await pass(99);
+    await pass(5_000);
+    expect(isOver()).toBe(false);
+    quiet.end();
+    await pass(0);
+    expect(isOver()).toBe(true);
+  });
+
+  it('is there between two pieces of work when it has been waited for long enough', async () => {
+    const works = setInterval(() => {
+      quiet.begin();
+      quiet.end();
+    }, 50);
+    quiet.begin();
+    quiet.end();
+    const isOver = waiting();
+    await pass(999);
     expect(isOver()).toBe(false);
     await pass(1);
     expect(isOver()).toBe(true);
+    clearInterval(works);
   });
 
   it('is not waited for any more by who is told to stop, or was', async () => {
