@@ -12,7 +12,7 @@ import { findConflicts, type ConflictPage } from './conflict-log.ts';
 import type { Database, Row, Transaction } from './database.ts';
 import { decodeState, decodeVersion, encodeState, encodeVersion, type StoredVersion } from './records.ts';
 import type { Replica } from './replica.ts';
-import { BATCH_BYTES } from './sizes.ts';
+import { BATCH_BYTES, type RecordName } from './sizes.ts';
 
 export interface ConflictRef {
   readonly id: string;
@@ -61,7 +61,7 @@ export async function logConflicts(tx: Transaction, replica: Replica, clock: num
   const candidates = changes.filter(({ before, state }) => before.state.length > 1 || state.length > 1);
   if (candidates.length === 0) return NO_CHANGES;
   // One that is pending is over the state that is stored.
-  const pending = await readPending(tx, candidates.filter(({ before }) => before.state.length > 1));
+  const pending = await pendingByRecord(tx, candidates.flatMap(({ before: { table, key, state } }): RecordName[] => (state.length > 1 ? [[table.name, key]] : [])));
   const opened: OpenedEntry[] = [];
   const updated: UpdatedEntry[] = [];
   const closed: ClosedEntry[] = [];
@@ -163,7 +163,7 @@ export async function lastConflict(db: Pick<Database, 'query'>): Promise<{ reado
 /** Ids of pending conflicts after `after`, in order. */
 export async function pendingIds(db: Pick<Database, 'query'>, after: string, upTo: string, limit: number): Promise<string[]> {
   const rows = await db.query(
-    `SELECT id FROM replication.conflict WHERE status = 'PENDING' AND id > $1 AND id <= $2 ORDER BY id LIMIT $3`,
+    `SELECT id FROM replication.conflict WHERE resolved_at IS NULL AND id > $1 AND id <= $2 ORDER BY id LIMIT $3`,
     [after, upTo, limit],
   );
   return rows.map(([id]) => id as string);
@@ -195,12 +195,12 @@ export async function pendingAmong(tx: Transaction, ids: readonly string[]): Pro
 }
 
 /** By record, the ids of the pending entries of these records, but for those over unique values. */
-async function readPending(tx: Transaction, changes: readonly Change[]): Promise<ReadonlyMap<string, string>> {
-  if (changes.length === 0) return new Map();
+export async function pendingByRecord(tx: Transaction, records: readonly RecordName[]): Promise<ReadonlyMap<string, string>> {
+  if (records.length === 0) return new Map();
   const rows = await tx.query(
     `SELECT x.model, x.key, c.id FROM unnest($1::text[], $2::text[]) AS x (model, key)
       CROSS JOIN LATERAL (SELECT id FROM replication.conflict c WHERE c.model = x.model AND c.key = x.key AND c.status = 'PENDING' AND c.name = '' OFFSET 0) c`,
-    [texts(changes.map(({ before }) => before.table.name)), texts(changes.map(({ before }) => before.key))],
+    [texts(records.map(([model]) => model)), texts(records.map(([, key]) => key))],
   );
   return new Map(rows.map(([model, key, id]) => [recordId(model as string, key as string), id as string]));
 }
@@ -208,8 +208,8 @@ async function readPending(tx: Transaction, changes: readonly Change[]): Promise
 /** The pending entries of these records over unique values. */
 export async function pendingUnique(tx: Transaction, records: readonly { readonly m: string; readonly k: string }[]): Promise<ConflictEntry[]> {
   const rows = await tx.query(
-    `SELECT ${COLUMNS} FROM replication.conflict JOIN (SELECT DISTINCT m, k FROM json_to_recordset($1) AS x (m text, k text)) x ON model = x.m AND key = x.k
-      WHERE status = 'PENDING' AND name <> ''`,
+    `SELECT ${COLUMNS} FROM (SELECT DISTINCT m, k FROM json_to_recordset($1) AS x (m text, k text)) x
+      CROSS JOIN LATERAL (SELECT * FROM replication.conflict c WHERE c.model = x.m AND c.key = x.k AND c.status = 'PENDING' AND c.name <> '' OFFSET 0) c`,
     [JSON.stringify(records)],
   );
   return rows.map(toEntry);

@@ -163,7 +163,9 @@ async function keepOwn(tx: Transaction, replica: Replica, parted: readonly Parte
   addToDigests(tx, rows);
   // What they were in conflict over is opened again as it comes back.
   await tx.query(
-    `DELETE FROM replication.conflict c USING json_to_recordset($1) AS x (model text, key text) WHERE c.status = 'PENDING' AND c.model = x.model AND c.key = x.key`,
+    `DELETE FROM replication.conflict WHERE id = ANY (ARRAY(
+       SELECT c.id FROM json_to_recordset($1) AS x (model text, key text)
+        CROSS JOIN LATERAL (SELECT id FROM replication.conflict c WHERE c.model = x.model AND c.key = x.key AND c.status = 'PENDING' OFFSET 0) c))`,
     [JSON.stringify(rows.map(({ model, key }) => ({ model, key })))],
   );
 }

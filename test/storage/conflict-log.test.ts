@@ -3,8 +3,8 @@ import fc from 'fast-check';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 
 import { countConflicts, findConflicts, lastIdGiven, purgeResolved, type ConflictPage } from '../../src/storage/conflict-log.ts';
-import { pendingIds } from '../../src/storage/conflicts.ts';
-import type { Database } from '../../src/storage/database.ts';
+import { pendingByRecord, pendingIds, pendingUnique } from '../../src/storage/conflicts.ts';
+import type { Database, Transaction } from '../../src/storage/database.ts';
 import { openReplicas, type Replicas } from '../support/replicas.ts';
 
 const KINDS = ['UPDATE_UPDATE', 'UPDATE_DELETE', 'INSERT_INSERT', 'UNIQUE'];
@@ -122,13 +122,28 @@ it('an earlier version’s log is counted when it is upgraded', async () => {
   expect(await countConflicts(db)).toEqual({ pending: 5, resolved: 7 });
 });
 
+/** Rows of the log that were passed by within this transaction, and rows that an index led to. */
+async function readIn(tx: Transaction): Promise<number> {
+  const [row] = await tx.query(
+    `SELECT pg_stat_get_xact_tuples_returned('replication.conflict'::regclass) + sum(pg_stat_get_xact_tuples_returned(indexrelid)) FROM pg_index WHERE indrelid = 'replication.conflict'::regclass`,
+  );
+  return Number(row?.[0]);
+}
+
 it('what is pending is found without passing what is resolved', async () => {
   await add(Array.from({ length: 3_000 }, (_, n) => ({ model: 'Thing', key: `k${n}`, kind: 'UNIQUE', status: n % 1_000 === 0 ? 'PENDING' : 'RESOLVED' })));
-  const [found, read] = await db.transaction(async (tx) => [
-    await pendingIds(tx, '1', '3000', 10),
-    // Within this transaction: rows that were passed by, and rows that an index led to.
-    (await tx.query(`SELECT pg_stat_get_xact_tuples_returned('replication.conflict'::regclass) + sum(pg_stat_get_xact_tuples_returned(indexrelid)) FROM pg_index WHERE indrelid = 'replication.conflict'::regclass`))[0]?.[0],
-  ]);
+  const [found, read] = await db.transaction(async (tx) => [await pendingIds(tx, '1', '3000', 10), await readIn(tx)]);
   expect(found).toEqual(['1001', '2001']);
-  expect(read).toBe('2');
+  expect(read).toBe(2);
+});
+
+it('a record’s pending entry is found without passing those of others, where nothing was pending when statistics were taken', async () => {
+  const entries = (status: string): Entry[] => Array.from({ length: 3_000 }, (_, n) => ({ model: 'Thing', key: `k${n}`, kind: 'UPDATE_UPDATE', status }));
+  await add(entries('RESOLVED'));
+  await db.query('ANALYZE replication.conflict');
+  await add(entries('PENDING'));
+  const [found, unique, read] = await db.transaction(async (tx) => [await pendingByRecord(tx, [['Thing', 'k7'], ['Thing', 'k2000'], ['Thing', 'none']]), await pendingUnique(tx, [{ m: 'Thing', k: 'k7' }]), await readIn(tx)]);
+  expect([...found]).toEqual([['Thing k7', '3008'], ['Thing k2000', '5001']]);
+  expect(unique).toEqual([]);
+  expect(read).toBeLessThan(10);
 });
