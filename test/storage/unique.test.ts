@@ -267,6 +267,23 @@ it('a claim that the first portion of a batch hides is seen by the next', async 
   expect(await emails('b')).toEqual({ r: 'o', s: 'x#s' });
 });
 
+it('who else claims a value is looked up, though that was planned while nobody claimed any', async () => {
+  await open('ab');
+  for (const name of 'ab') {
+    await sql(name, 'ANALYZE replication.claim');
+    await sql(name, `INSERT INTO accounts (id, email) SELECT '${name}' || n, 'email' || n FROM generate_series(1, 500) n`);
+  }
+  await replicas.rest();
+  for (const name of 'ab') {
+    // Sessions tell what they have read when they end.
+    await replicas.reopen(name);
+    const [read] = await sql(name, `SELECT sum(idx_tup_read) AS lines, (SELECT count(*) FROM replication.claim) AS claims FROM pg_stat_all_indexes WHERE relid = 'replication.claim'::regclass`);
+    const claims = Number(read?.['claims']);
+    expect(claims).toBeGreaterThanOrEqual(500);
+    expect(Number(read?.['lines'])).toBeLessThan(20 * claims);
+  }
+});
+
 describe('a value that may be null', () => {
   it('gives way to null', async () => {
     await open('ab', 'manual', PEOPLE);
