@@ -46,8 +46,9 @@ export interface UsersOptions {
 /** A batch of a peer's may hold the row for seconds; Prisma's own 2 s and 5 s would fail what any other write waits for. */
 const PATIENCE = { maxWait: 60_000, timeout: 60_000 };
 
-/** The SQLSTATE of a value that an index refuses. */
+/** The SQLSTATE of a value that an index refuses, and the index that refuses a key. */
 const UNIQUE_VIOLATION = '23505';
+const KEY_INDEX = 'users_pkey';
 
 const versionVector = z.record(z.string().max(32), z.string().regex(/^\d{1,16}$/));
 
@@ -151,6 +152,10 @@ function notFound(id: number): ServiceError {
 
 function asServiceError(error: unknown): unknown {
   if (sqlState(error) !== UNIQUE_VIOLATION && !(error instanceof Prisma.PrismaClientKnownRequestError && error.code === 'P2002')) return error;
+  if ((error as { readonly constraint?: string }).constraint === KEY_INDEX) {
+    const why = 'the id that came next is another user’s: somebody has written users with ids of their own. Try again, for the id after it; a replica that starts anew goes on behind the largest.';
+    return new ServiceError('UNIQUE_VIOLATION', why, [{ field: 'id', message: 'is taken' }]);
+  }
   return new ServiceError('UNIQUE_VIOLATION', 'another user has this email. Give another one.', [{ field: 'email', message: 'is taken' }]);
 }
 

@@ -192,6 +192,19 @@ describe('what the state forbids', () => {
     await unchanged();
   });
 
+  it('an id that comes next, and that somebody has given to a user: 409, and the one after it is free', async () => {
+    await a.sql(`INSERT INTO users (id, nom, email) SELECT last_value + (SELECT seqincrement FROM pg_sequence WHERE seqrelid = 'users_id_seq'::regclass), 'sql', 'sql@x.org' FROM users_id_seq`);
+    // Answered when what is captured is taken in.
+    await a.rest('GET', '/api/v1/conflicts');
+    before = await stored();
+    const answer = await raw('POST', '/api/v1/users', JSON_TYPE, JSON.stringify(NEW));
+    expectProblem(answer, 409, 'UNIQUE_VIOLATION');
+    expect(answer.text).toContain('"field":"id"');
+    await unchanged();
+    expect(await raw('POST', '/api/v1/users', JSON_TYPE, JSON.stringify(NEW))).toMatchObject({ status: 201 });
+    await a.rest('GET', '/api/v1/conflicts');
+  });
+
   it('a conflict that is resolved: 409', async () => {
     const answer = await raw('POST', `/api/v1/conflicts/${resolved.id}/resolve`, JSON_TYPE, '{"chosen_version":"node_a"}');
     expectProblem(answer, 409, 'ALREADY_RESOLVED');
