@@ -1,4 +1,4 @@
-import { afterAll, afterEach, beforeAll, expect, it, vi } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 
 import { PeerUnreachableError, type PeerClient } from '../../src/peers/client.ts';
 import { createChannel, type Channel } from '../../src/services/channel.ts';
@@ -6,7 +6,7 @@ import { createIntroductions } from '../../src/services/introductions.ts';
 import { createNotices } from '../../src/services/notices.ts';
 import type { Replica } from '../../src/storage/replica.ts';
 import { clientTo } from '../support/memory-client.ts';
-import { openReplicas } from '../support/replicas.ts';
+import { openReplicas, type Replicas } from '../support/replicas.ts';
 import { createParties, type Parties } from './parties.ts';
 
 let parties: Parties;
@@ -28,14 +28,15 @@ function endLoops(): void {
   });
 }
 
-function open(client: PeerClient, replica: Replica, settle: () => Promise<void>): Channel {
-  const nothing = (): void => {};
+const nothing = (): void => {};
+
+function open(client: PeerClient, replica: Replica, settle: () => Promise<void>, finished = nothing): Channel {
   return createChannel(client, {
     replica,
     introductions: createIntroductions(replica, { skew: nothing, warn: nothing }),
     keeper: { settle },
     notices: createNotices(),
-    events: { finished: nothing, applied: nothing, failed: nothing, joined: nothing, left: nothing },
+    events: { finished, applied: nothing, failed: nothing, joined: nothing, left: nothing },
     random: () => 0,
   });
 }
@@ -74,4 +75,63 @@ it('what a push without a handshake leaves untold follows it, once', async () =>
   await expect.poll(() => calls, { timeout: 10_000, interval: 20 }).toEqual(['handshake', 'changes', 'changes', 'handshake']);
   await channel.close();
   await replicas.close();
+});
+
+describe('a comparison', () => {
+  let replicas: Replicas;
+  let channel: Channel;
+  let compared: Promise<void>;
+  let isCompared: boolean;
+  /** Two pushes are over. */
+  let pushed: Promise<void>;
+  beforeEach(async () => {
+    replicas = await openReplicas('ab');
+    const { replica, settle, sql } = replicas.at('a');
+    await sql(`INSERT INTO things (id) VALUES ('x')`);
+    const peer = clientTo(replicas.at('b'), []);
+    isCompared = false;
+    let met = nothing;
+    compared = new Promise((told) => (met = told));
+    let pushes = 0;
+    let over = nothing;
+    pushed = new Promise((told) => (over = told));
+    const client: PeerClient = {
+      ...peer,
+      digest(request) {
+        isCompared = true;
+        met();
+        return peer.digest(request);
+      },
+    };
+    channel = open(client, replica, settle, () => {
+      pushes++;
+      if (pushes === 2) over();
+    });
+    // No moment passes but by the test.
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+  });
+  afterEach(async () => {
+    vi.useRealTimers();
+    await channel.close();
+    await replicas.close();
+  });
+
+  it('follows a push that was asked for at once', async () => {
+    await channel.push();
+    await compared;
+  });
+
+  it('waits for a quiet moment behind a push that came by itself', async () => {
+    await replicas.at('a').settle();
+    const end = channel.pump();
+    channel.wake(null);
+    // The first push looks whether the peer is there.
+    await pushed;
+    // Time enough for a comparison that does not wait.
+    await replicas.at('a').sql('SELECT pg_sleep(0.3)');
+    expect(isCompared).toBe(false);
+    await vi.advanceTimersByTimeAsync(10_000);
+    await compared;
+    await end();
+  });
 });
