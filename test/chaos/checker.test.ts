@@ -84,6 +84,19 @@ describe('loss', () => {
     expect(check({ ...lonely, forgiven: new Set(['1 t2']) })).toEqual([]);
   });
 
+  it('is none where a person brought back what was there before it, and that, or what was written over it, is there', () => {
+    const first = values('t0');
+    const captures = [{ replica: 'a', key: '1', before: null, after: first }, { replica: 'a', key: '1', before: first, after: values('t0', 't1') }, { replica: 'a', key: '1', before: values('t0', 't1'), after: first }];
+    const operations = sound.operations.slice(0, 2);
+    const brought = { captures, operations, broughtBack: new Set(['1']) };
+    expect(check(settled(brought, first))).toEqual([]);
+    expect(rules(settled({ ...brought, broughtBack: new Set() }, first))).toEqual(['loss']);
+    const later = { captures: [...captures, { replica: 'b', key: '1', before: first, after: values('t0 t3') }], operations: [...operations, write('b', 't3')] };
+    expect(check(settled({ ...brought, ...later }, values('t0 t3')))).toEqual([]);
+    // What was brought back is not there either.
+    expect(rules(settled({ ...brought, captures: [...captures, { replica: 'b', key: '1', before: null, after: values('t9') }], operations: [...operations, write('b', 't9')] }, values('t9')))).toContain('loss');
+  });
+
   it('is none where a deletion had seen it', () => {
     const captures = [...sound.captures.slice(0, 2), { replica: 'a', key: '1', before: values('t0 t1'), after: null }];
     expect(check(settled({ captures, operations: sound.operations.slice(0, 2) }, null))).toEqual([]);

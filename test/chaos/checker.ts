@@ -71,7 +71,7 @@ function* convergence({ states, manual }: Evidence): Generator<Violation> {
 }
 
 /** Every committed or acknowledged write is in some side, or was seen by what is, or was deleted by who saw it, or is in the log, or set aside. */
-function* losses(record: Dossier, { operations, forgiven, forgivenDeletions }: Evidence): Generator<Violation> {
+function* losses(record: Dossier, { operations, forgiven, forgivenDeletions, broughtBack }: Evidence): Generator<Violation> {
   const { key, captures, states, entries, asides } = record;
   const deletions = captures.filter(({ after }) => after === null);
   const there = [
@@ -80,17 +80,26 @@ function* losses(record: Dossier, { operations, forgiven, forgivenDeletions }: E
     ...asides.flatMap(({ sides }) => sides),
     ...deletions.map(({ before }) => before),
   ].filter((values) => values !== null);
-  const seen = closure(there.flatMap(tokensOf), seenBy(captures));
+  const known = seenBy(captures);
+  const told = closure(there.flatMap(tokensOf), known);
+  const seen = broughtBack.has(key) ? closure([...told, ...overwritten(captures, there, told)], known) : told;
   const acknowledged = operations.filter(({ key: own, outcome }) => own === key && outcome === 'ok').flatMap(tokensWritten);
   for (const token of new Set([...acknowledged, ...captures.flatMap(writtenBy)])) {
     if (!seen.has(token) && !forgiven.has(`${key} ${token}`)) yield { rule: 'loss', key, message: `the write ${token} to record ${key} is nowhere: in no side, seen by no write over it, in no log, not set aside` };
   }
   if (deletions.length === 0 || forgivenDeletions.has(key) || states.length === 0) return;
-  const told = [...states, ...entries].some(({ sides }) => sides.includes(null));
+  const isTold = [...states, ...entries].some(({ sides }) => sides.includes(null));
   // A restored replica may give a key out again: what lives under it then is another record, made where the deletion was already shown.
   const deleted = closure(deletions.flatMap(({ before }) => (before === null ? [] : tokensOf(before))), seenBy(captures));
   const lives = states.some(({ sides, row }) => [...sides, row].some((values) => values !== null && tokensOf(values).some((token) => deleted.has(token))));
-  if (!told && lives) yield { rule: 'resurrection', key, message: `record ${key} was deleted on ${deletions[0]?.replica}, and lives without anyone having seen the deletion` };
+  if (!isTold && lives) yield { rule: 'resurrection', key, message: `record ${key} was deleted on ${deletions[0]?.replica}, and lives without anyone having seen the deletion` };
+}
+
+/** What was seen by whoever wrote old values anew, with no token of its own: where those values are there, or a write that is known of began with them. */
+function overwritten(captures: readonly Capture[], there: readonly Values[], told: ReadonlySet<string>): string[] {
+  const anew = captures.filter((capture) => capture.before !== null && capture.after !== null && writtenBy(capture).length === 0);
+  const begun = captures.filter((capture) => writtenBy(capture).some((token) => told.has(token))).map(({ before }) => before);
+  return anew.filter(({ after }) => [...there, ...begun].some((values) => sameValues(values, after))).flatMap(({ before }) => (before === null ? [] : tokensOf(before)));
 }
 
 /** No side holds all that another's writer had seen. A person's decision may show an old value anew, beside a write over that value: such records are passed over. */
