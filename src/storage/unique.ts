@@ -93,9 +93,11 @@ async function partiesOf(tx: Transaction, replica: Replica, table: ModelTable, c
 export function storeClaims(tx: Transaction, now: Now, changes: readonly Change[], verdicts: readonly Verdict[], waiting: ReadonlyMap<Change, unknown>): void {
   const gone = [...changes.filter(wasHidden), ...verdicts.map(({ change }) => change)];
   if (gone.length > 0) {
-    tx.post('DELETE FROM replication.claim c USING json_to_recordset($1) AS x (model text, key text) WHERE c.model = x.model AND c.key = x.key', [
-      JSON.stringify(gone.map(({ before }) => ({ model: before.table.name, key: before.key }))),
-    ]);
+    tx.post(
+      `DELETE FROM replication.claim WHERE ctid = ANY (ARRAY(
+         SELECT c.ctid FROM json_to_recordset($1) AS x (model text, key text) CROSS JOIN LATERAL (SELECT ctid FROM replication.claim c WHERE c.model = x.model AND c.key = x.key OFFSET 0) c))`,
+      [JSON.stringify(gone.map(({ before }) => ({ model: before.table.name, key: before.key })))],
+    );
   }
   const hidden = new Set([...changes, ...verdicts.map(({ change }) => change)].filter((change) => isHidden(change) || waiting.has(change)));
   const claims = [...hidden].flatMap(({ before: { table, key }, state }) =>

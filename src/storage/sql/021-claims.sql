@@ -1,4 +1,7 @@
--- A record's claims by its key. An index that begins with the model passes for a way to who else claims a value, as good as the primary key, with whoever planned while there were no claims: then each
--- look-up reads all claims of the model.
+-- Each index of claims answers one question alone: who claims a value, what a record claims, and whether a claim is there. Of an index over several columns the planner takes a part for the whole while
+-- there are no claims, and finds it as good as the one that is meant; planned so, each look-up reads all claims of the model.
+ALTER TABLE replication.claim DROP CONSTRAINT claim_pkey;
 DROP INDEX replication.claim_by_record;
+CREATE UNIQUE INDEX claim_once ON replication.claim ((ARRAY[model, name, value, key]));
+CREATE INDEX claim_by_value ON replication.claim (value);
 CREATE INDEX claim_by_record ON replication.claim (key);
