@@ -90,9 +90,11 @@ export async function endReseed(replica: Replica, onConflicts: (changes: Conflic
 
 /** What is set aside of these records, by `model key`. */
 export async function readUnconfirmed(tx: Transaction, records: readonly RecordName[]): Promise<Map<string, State>> {
-  const rows = await tx.query('SELECT a.model, a.key, a.versions FROM replication.aside a JOIN json_to_recordset($1) AS x (model text, key text) ON a.model = x.model AND a.key = x.key', [
-    JSON.stringify(records.map(([model, key]) => ({ model, key }))),
-  ]);
+  const rows = await tx.query(
+    `SELECT x.model, x.key, a.versions FROM unnest($1::text[], $2::text[]) AS x (model, key)
+      CROSS JOIN LATERAL (SELECT versions FROM replication.aside a WHERE a.model = x.model AND a.key = x.key OFFSET 0) a`,
+    [texts(records.map(([model]) => model)), texts(records.map(([, key]) => key))],
+  );
   return new Map(rows.map(([model, key, versions]) => [`${model} ${key}`, decodeState(versions as string, null)]));
 }
 
@@ -107,9 +109,11 @@ export interface Confirmed {
 export async function confirm(tx: Transaction, records: readonly Confirmed[]): Promise<void> {
   if (records.length === 0) return;
   await tx.query(
-    `WITH x AS MATERIALIZED (SELECT * FROM json_to_recordset($1) AS x (model text, key text, versions text)),
-          gone AS (DELETE FROM replication.aside a USING x WHERE a.model = x.model AND a.key = x.key AND x.versions IS NULL)
-     UPDATE replication.aside a SET versions = x.versions::json FROM x WHERE a.model = x.model AND a.key = x.key AND x.versions IS NOT NULL`,
+    `WITH x AS MATERIALIZED (
+       SELECT x.versions, a.place FROM json_to_recordset($1) AS x (model text, key text, versions text)
+        CROSS JOIN LATERAL (SELECT ctid AS place FROM replication.aside WHERE model = x.model AND key = x.key OFFSET 0) a
+     ), gone AS (DELETE FROM replication.aside WHERE ctid = ANY (ARRAY(SELECT place FROM x WHERE versions IS NULL)))
+     UPDATE replication.aside a SET versions = x.versions::json FROM x WHERE a.ctid = x.place AND x.versions IS NOT NULL`,
     [JSON.stringify(records.map(({ model, key, left }) => ({ model, key, versions: left.length === 0 ? null : encodeState(left, null) })))],
   );
 }

@@ -103,7 +103,10 @@ async function withoutDeferred(tx: Transaction, now: Now, opened: readonly Opene
     return [];
   }
   if (!now.deferred) return opened;
-  const rows = await tx.query('SELECT d.model, d.key FROM replication.deferral d JOIN json_to_recordset($1) AS x (model text, key text) USING (model, key)', [records]);
+  const rows = await tx.query(
+    `SELECT x.model, x.key FROM json_to_recordset($1) AS x (model text, key text) CROSS JOIN LATERAL (SELECT FROM replication.deferral d WHERE d.model = x.model AND d.key = x.key OFFSET 0) d`,
+    [records],
+  );
   const deferred = new Set(rows.map(([model, key]) => idOf(model as string, key as string)));
   return opened.filter(({ model, key }) => !deferred.has(idOf(model, key)));
 }

@@ -253,7 +253,10 @@ async function claimsAgainst(tx: Transaction, { name }: ModelTable, keys: readon
 
 /** Keys of the records that claim one of these values, or whose rows have it. */
 async function claimants(tx: Transaction, table: ModelTable, unique: UniqueKey, values: readonly string[]): Promise<string[]> {
-  const hidden = await tx.query('SELECT DISTINCT key FROM replication.claim WHERE model = $1 AND name = $2 AND value = ANY ($3)', [table.name, unique.name, values.map(hashOf)]);
+  const hidden = await tx.query(
+    `SELECT DISTINCT c.key FROM unnest($3::text[]) AS v (value) CROSS JOIN LATERAL (SELECT key FROM replication.claim c WHERE c.model = $1 AND c.name = $2 AND c.value = v.value OFFSET 0) c`,
+    [table.name, unique.name, values.map(hashOf)],
+  );
   return [...hidden.map(([key]) => key as string), ...(await holdersOfRows(tx, table, unique, values))];
 }
 

@@ -82,7 +82,7 @@ function* losses(record: Dossier, { operations, forgiven, forgivenDeletions, bro
   ].filter((values) => values !== null);
   const known = seenBy(captures);
   const told = closure(there.flatMap(tokensOf), known);
-  const seen = broughtBack.has(key) ? closure([...told, ...overwritten(captures, there, told)], known) : told;
+  const seen = broughtBack.has(key) ? closure([...told, ...writtenOver(captures, there, told)], known) : told;
   const acknowledged = operations.filter(({ key: own, outcome }) => own === key && outcome === 'ok').flatMap(tokensWritten);
   for (const token of new Set([...acknowledged, ...captures.flatMap(writtenBy)])) {
     if (!seen.has(token) && !forgiven.has(`${key} ${token}`)) yield { rule: 'loss', key, message: `the write ${token} to record ${key} is nowhere: in no side, seen by no write over it, in no log, not set aside` };
@@ -96,7 +96,7 @@ function* losses(record: Dossier, { operations, forgiven, forgivenDeletions, bro
 }
 
 /** What was seen by whoever wrote old values anew, with no token of its own: where those values are there, or a write that is known of began with them. */
-function overwritten(captures: readonly Capture[], there: readonly Values[], told: ReadonlySet<string>): string[] {
+function writtenOver(captures: readonly Capture[], there: readonly Values[], told: ReadonlySet<string>): string[] {
   const anew = captures.filter((capture) => capture.before !== null && capture.after !== null && writtenBy(capture).length === 0);
   const begun = captures.filter((capture) => writtenBy(capture).some((token) => told.has(token))).map(({ before }) => before);
   return anew.filter(({ after }) => [...there, ...begun].some((values) => sameValues(values, after))).flatMap(({ before }) => (before === null ? [] : tokensOf(before)));
