@@ -144,7 +144,7 @@ export function createChannel(client: PeerClient, { replica, introductions, keep
       .then(() => {
         stale = false;
         began = performance.now();
-        return compareOnce();
+        return compareOnce(atOnce);
       })
       .then(() => pause(Math.max(COMPARE_AGAIN_MS, COMPARE_AGAIN_TIMES * (performance.now() - began)), signal))
       .finally(() => {
@@ -162,7 +162,8 @@ export function createChannel(client: PeerClient, { replica, introductions, keep
     }
   }
 
-  async function compareOnce(): Promise<void> {
+  /** @param atOnce - Unless the next sync is faster: then what differs is on its way, and is looked at in a quiet moment. */
+  async function compareOnce(atOnce: boolean): Promise<void> {
     if (signal.aborted) return;
     try {
       if (link.hasNews()) await greet();
@@ -172,8 +173,9 @@ export function createChannel(client: PeerClient, { replica, introductions, keep
       return;
     }
     try {
-      const ratio = await compareWith(replica, client, signal);
-      if (signal.aborted) return;
+      const ratio = await compareWith(replica, client, signal, () => !atOnce || (!stale && now.busy === null));
+      if (ratio === null) stale = true;
+      if (ratio === null || signal.aborted) return;
       // A peer that does not fit answers this all the same; only a sync tells that it fits now.
       await see('CONNECTED', { unless: ['REJECTED'] });
       await storeConsistency(replica.db, name, ratio);

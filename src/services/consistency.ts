@@ -11,9 +11,11 @@ const RECORDS_AT_ONCE = 5_000;
 /**
  * The share of records that are the same here and on a peer, 0 to 1; 1 where there are none.
  *
+ * @param isWorth - Asked before buckets that differ are looked into.
+ * @returns Null where that was not worth it.
  * @throws PeerUnreachableError, PeerRejectedError
  */
-export async function compareWith(replica: Replica, client: PeerClient, signal?: AbortSignal): Promise<number> {
+export async function compareWith(replica: Replica, client: PeerClient, signal?: AbortSignal, isWorth: () => boolean = () => true): Promise<number | null> {
   const ask = (buckets: [string, number][]): ReturnType<PeerClient['digest']> =>
     client.digest({ protocol: PROTOCOL, sender: replica.name, buckets }, signal);
   const [mine, { digests: theirs }] = await Promise.all([readDigests(replica), ask([])]);
@@ -21,6 +23,7 @@ export async function compareWith(replica: Replica, client: PeerClient, signal?:
   let same = whole;
   let all = whole;
   for (const some of portionsOf(differing, [...mine, ...theirs])) {
+    if (!isWorth()) return null;
     const [here, there] = await Promise.all([readKeyDigests(replica, some), ask(some)]);
     const counts = compareKeys(here, there.keys);
     same += counts.same;

@@ -81,7 +81,10 @@ describe('a comparison', () => {
   let replicas: Replicas;
   let channel: Channel;
   let compared: Promise<void>;
-  let isCompared: boolean;
+  /** How many buckets the peer was asked for, each time; none where it was asked for all of its digests. */
+  let asked: number[];
+  /** What happens before the peer answers. */
+  let answering: () => Promise<void>;
   /** Two pushes are over. */
   let pushed: Promise<void>;
   beforeEach(async () => {
@@ -89,7 +92,8 @@ describe('a comparison', () => {
     const { replica, settle, sql } = replicas.at('a');
     await sql(`INSERT INTO things (id) VALUES ('x')`);
     const peer = clientTo(replicas.at('b'), []);
-    isCompared = false;
+    asked = [];
+    answering = async () => {};
     let met = nothing;
     compared = new Promise((told) => (met = told));
     let pushes = 0;
@@ -97,8 +101,9 @@ describe('a comparison', () => {
     pushed = new Promise((told) => (over = told));
     const client: PeerClient = {
       ...peer,
-      digest(request) {
-        isCompared = true;
+      async digest(request) {
+        asked.push(request.buckets.length);
+        await answering();
         met();
         return peer.digest(request);
       },
@@ -121,6 +126,25 @@ describe('a comparison', () => {
     await compared;
   });
 
+  it('leaves what differs to a quiet moment where the next push is faster', async () => {
+    let next: Promise<unknown> = Promise.resolve();
+    const again = new Promise<void>((told) => {
+      answering = async () => {
+        if (asked.length > 1) return told();
+        // Seen by one side alone.
+        await replicas.at('b').sql(`INSERT INTO things (id) VALUES ('y')`);
+        await replicas.at('b').settle();
+        next = channel.push();
+      };
+    });
+    await channel.push();
+    await compared;
+    await next;
+    vi.useRealTimers();
+    await again;
+    expect(asked).toEqual([0, 0]);
+  });
+
   it('waits for a quiet moment behind a push that came by itself', async () => {
     await replicas.at('a').settle();
     const end = channel.pump();
@@ -129,7 +153,7 @@ describe('a comparison', () => {
     await pushed;
     // Time enough for a comparison that does not wait.
     await replicas.at('a').sql('SELECT pg_sleep(0.3)');
-    expect(isCompared).toBe(false);
+    expect(asked).toEqual([]);
     await vi.advanceTimersByTimeAsync(10_000);
     await compared;
     await end();

@@ -108,5 +108,8 @@ describe('two replicas', () => {
     expect(asked[0]).toBe(0);
     expect(asked.length).toBeGreaterThan(2);
     expect(Math.max(...asked)).toBeLessThanOrEqual(64);
+    asked.length = 0;
+    expect(await compareWith(a, client, undefined, () => false)).toBeNull();
+    expect(asked).toEqual([0]);
   });
 });
