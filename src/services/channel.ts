@@ -17,7 +17,7 @@ import type { Keeper } from './keeper.ts';
 import { createLink, type Pushed } from './links.ts';
 import type { Notices } from './notices.ts';
 import { createPump, type Pump } from './pump.ts';
-import { createQuiet } from './quiet.ts';
+import { createQuiet, createSeries } from './quiet.ts';
 import type { PeerState } from './status.ts';
 
 export interface SyncEvents {
@@ -50,6 +50,8 @@ export interface Channel {
   settleDebt(): Promise<void>;
   /** The peer called. @param introduced - It fits this replica, too. */
   heardOf(introduced: boolean): Promise<void>;
+  /** A batch of the peer's comes. @returns what is told when it is over; `more`: others follow. */
+  receive(): (more: boolean) => void;
   /** The peer is there again: a delay after a failure is over. */
   peerIsThere(): void;
   /** There may be something to send. @param fresh - What, where that is known. */
@@ -71,6 +73,8 @@ const COMPARE_AGAIN_TIMES = 10;
 /** A comparison between two syncs finds what is on its way, and slows both down: it waits for a moment without any, and only so long for more than the end of one. */
 const QUIET_MS = 100;
 const QUIET_AT_LATEST_MS = 10_000;
+/** So long a sync of the peer's counts as under way behind a batch that promised others. */
+const PROMISED_MS = 5_000;
 
 /** Of a push: the peer waits for an answer meanwhile; it goes on where the last one ended; it was made to see whether the peer is there. */
 interface How {
@@ -207,6 +211,7 @@ export function createChannel(client: PeerClient, { replica, introductions, keep
       pump?.peerIsThere();
     },
 
+    receive: createSeries(quiet, PROMISED_MS),
     peerIsThere: () => pump?.peerIsThere(),
     wake: (fresh) => pump?.wake(fresh),
 

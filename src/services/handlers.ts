@@ -64,9 +64,13 @@ export function createHandlers({ replica, channels, introductions, notices, even
       if (own.count === AT_A_TIME) throw new RefusalError('REFUSED', `it has ${AT_A_TIME} batches of replica "${name}" to take already. Wait for its answers`);
       turns.set(id, own);
       own.count++;
+      const ended = channels.get(name)?.receive();
       const taking = own.over.then(() => take(batch));
       own.over = taking
-        .catch(() => {})
+        .then(
+          () => ended?.(batch.more),
+          () => ended?.(false),
+        )
         .then(() => {
           own.count--;
           if (own.count === 0) turns.delete(id);

@@ -52,3 +52,28 @@ export function createQuiet(quietMs: number, latestMs: number): Quiet {
     },
   };
 }
+
+/**
+ * Work that somebody else does in parts, one behind the other or a few at once: it goes on between two of them, until one is the last, or none has come for so long.
+ *
+ * @returns what begins a part, and gives what ends it: `more`: others follow.
+ */
+export function createSeries(quiet: Pick<Quiet, 'begin' | 'end'>, patienceMs: number): () => (more: boolean) => void {
+  let promised: NodeJS.Timeout | null = null;
+  const come = (): void => {
+    if (promised === null) return;
+    clearTimeout(promised);
+    promised = null;
+    quiet.end();
+  };
+  return () => {
+    quiet.begin();
+    come();
+    return (more) => {
+      // Of several parts at once one promise is enough, and behind the last there is none.
+      come();
+      if (more) promised = setTimeout(come, patienceMs).unref();
+      else quiet.end();
+    };
+  };
+}

@@ -145,6 +145,16 @@ describe('a comparison', () => {
     expect(asked).toEqual([0, 0]);
   });
 
+  it('waits for the end of a sync of the peer’s', async () => {
+    channel.receive()(true);
+    channel.compare();
+    await vi.advanceTimersByTimeAsync(4_000);
+    expect(asked).toEqual([]);
+    channel.receive()(false);
+    await vi.advanceTimersByTimeAsync(200);
+    await compared;
+  });
+
   it('waits for a quiet moment behind a push that came by itself', async () => {
     await replicas.at('a').settle();
     const end = channel.pump();

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 
-import { createQuiet, type Quiet } from '../../src/services/quiet.ts';
+import { createQuiet, createSeries, type Quiet } from '../../src/services/quiet.ts';
 
 let quiet: Quiet;
 let closing: AbortController;
@@ -100,5 +100,48 @@ describe('a quiet moment', () => {
     await pass(100);
     expect(second()).toBe(true);
     expect(vi.getTimerCount()).toBe(0);
+  });
+});
+
+describe('work in parts', () => {
+  let begin: ReturnType<typeof createSeries>;
+  beforeEach(() => {
+    begin = createSeries(quiet, 5_000);
+  });
+
+  it('goes on between two of them, and is over with the last', async () => {
+    const isOver = waiting();
+    for (let n = 0; n < 3; n++) {
+      const end = begin();
+      await pass(2_000);
+      end(true);
+      await pass(4_999);
+    }
+    expect(isOver()).toBe(false);
+    begin()(false);
+    await pass(0);
+    expect(isOver()).toBe(true);
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
+  it('is over with the last, though that was there before the one in front of it had ended', async () => {
+    const isOver = waiting();
+    const [first, second, last] = [begin(), begin(), begin()];
+    first(true);
+    second(true);
+    await pass(2_000);
+    expect(isOver()).toBe(false);
+    last(false);
+    await pass(0);
+    expect(isOver()).toBe(true);
+  });
+
+  it('is over where none comes for so long', async () => {
+    const isOver = waiting();
+    begin()(true);
+    await pass(4_999);
+    expect(isOver()).toBe(false);
+    await pass(1);
+    expect(isOver()).toBe(true);
   });
 });
