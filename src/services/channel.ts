@@ -177,7 +177,7 @@ export function createChannel(client: PeerClient, { replica, introductions, keep
       return;
     }
     try {
-      const ratio = await compareWith(replica, client, signal, () => !atOnce || (!stale && now.busy === null));
+      const ratio = await compareWith(replica, client, signal, () => !atOnce || !(stale || quiet.isBusy()));
       if (ratio === null) stale = true;
       if (ratio === null || signal.aborted) return;
       // A peer that does not fit answers this all the same; only a sync tells that it fits now.

@@ -5,6 +5,8 @@ export interface Quiet {
   begin(): void;
   /** It is over. */
   end(): void;
+  /** Some is under way. */
+  isBusy(): boolean;
   /** Over after such a moment, or between two pieces of work when `latestMs` have passed, or at once where the signal has been given. One at a time waits. */
   moment(signal: AbortSignal): Promise<void>;
 }
@@ -24,6 +26,7 @@ export function createQuiet(quietMs: number, latestMs: number): Quiet {
       endedAt = performance.now();
       stirred();
     },
+    isBusy: () => works > 0,
     moment(signal) {
       if (signal.aborted) return Promise.resolve();
       return new Promise((resolve) => {

@@ -90,7 +90,7 @@ function* losses(record: Dossier, { operations, forgiven, forgivenDeletions, bro
   if (deletions.length === 0 || forgivenDeletions.has(key) || states.length === 0) return;
   const isTold = [...states, ...entries].some(({ sides }) => sides.includes(null));
   // A restored replica may give a key out again: what lives under it then is another record, made where the deletion was already shown.
-  const deleted = closure(deletions.flatMap(({ before }) => (before === null ? [] : tokensOf(before))), seenBy(captures));
+  const deleted = closure(deletions.flatMap(({ before }) => (before === null ? [] : tokensOf(before))), known);
   const lives = states.some(({ sides, row }) => [...sides, row].some((values) => values !== null && tokensOf(values).some((token) => deleted.has(token))));
   if (!isTold && lives) yield { rule: 'resurrection', key, message: `record ${key} was deleted on ${deletions[0]?.replica}, and lives without anyone having seen the deletion` };
 }

@@ -167,6 +167,16 @@ describe('a write that is made through it', () => {
 });
 
 describe('the pace', () => {
+  /** How often it is looked at what others did. */
+  function countingLooks(): { looks: number; readonly replica: Replica } {
+    const query: Replica['db']['query'] = (sql, values) => {
+      if (sql.includes('max(resolved_seq)')) counted.looks++;
+      return replica.db.query(sql, values);
+    };
+    const counted = { looks: 0, replica: { ...replica, db: { ...replica.db, query } } };
+    return counted;
+  }
+
   it('of one that is live: a write is taken in as soon as it is told of, and so is the next', () =>
     keeping({}, async (paced) => {
       for (let n = 1; n <= 5; n++) {
@@ -239,11 +249,7 @@ describe('the pace', () => {
     }));
 
   it('does not look at what others did after each of its own folds', async () => {
-    let looks = 0;
-    const query: Replica['db']['query'] = (sql, values) => {
-      if (sql.includes('max(resolved_seq)')) looks++;
-      return replica.db.query(sql, values);
-    };
+    const counted = countingLooks();
     await keeping(
       {},
       async (paced) => {
@@ -253,56 +259,48 @@ describe('the pace', () => {
           await expect.poll(folded, { timeout: 15_000, interval: 5 }).toBe(n);
         }
       },
-      { ...replica, db: { ...replica.db, query } },
+      counted.replica,
     );
-    expect(looks).toBe(0);
+    expect(counted.looks).toBe(0);
   });
 
   it('looks for writes of others again soon after it has found some', async () => {
-    let looks = 0;
-    const query: Replica['db']['query'] = (sql, values) => {
-      if (sql.includes('max(resolved_seq)')) looks++;
-      return replica.db.query(sql, values);
-    };
+    const counted = countingLooks();
     let foundBetween = 0;
     await keeping(
       { lookMs: 3_000, soonMs: 5 },
       async () => {
         for (let n = 1; n <= 10; n++) {
-          const before = looks;
+          const before = counted.looks;
           await write();
           await expect.poll(folded, { timeout: 20_000, interval: 5 }).toBe(n);
           // A look that is made in any case tells of itself after it has folded.
           await new Promise((resolve) => setTimeout(resolve, 20));
-          if (looks === before) foundBetween++;
+          if (counted.looks === before) foundBetween++;
         }
       },
-      { ...replica, db: { ...replica.db, query } },
+      counted.replica,
     );
     expect(foundBetween).toBeGreaterThan(0);
   });
 
   it('leaves writes of others alone after a look that folded some, but for who asks for them, and goes on looking at all else', async () => {
-    let looks = 0;
-    const query: Replica['db']['query'] = (sql, values) => {
-      if (sql.includes('max(resolved_seq)')) looks++;
-      return replica.db.query(sql, values);
-    };
+    const counted = countingLooks();
     await keeping(
       { ...CALM, lookMs: 50, restOfLook: 1_000_000 },
       async (paced) => {
         await write();
         await expect.poll(folded, { timeout: 15_000, interval: 5 }).toBe(1);
         await write();
-        const before = looks;
-        await expect.poll(() => looks, { timeout: 15_000, interval: 5 }).toBeGreaterThan(before + 5);
+        const before = counted.looks;
+        await expect.poll(() => counted.looks, { timeout: 15_000, interval: 5 }).toBeGreaterThan(before + 5);
         expect(await folded()).toBe(1);
         await paced.settle();
         expect(await folded()).toBe(2);
         await write();
         await expect.poll(folded, { timeout: 15_000, interval: 20 }).toBe(3);
       },
-      { ...replica, db: { ...replica.db, query } },
+      counted.replica,
     );
   });
 

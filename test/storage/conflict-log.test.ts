@@ -1,9 +1,9 @@
 /** The conflict log's pages, counts and end, whatever wrote to it. */
 import fc from 'fast-check';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
 import { countConflicts, findConflicts, lastIdGiven, purgeResolved, type ConflictPage } from '../../src/storage/conflict-log.ts';
-import { pendingByRecord, pendingIds, pendingUnique } from '../../src/storage/conflicts.ts';
+import { pendingAmong, pendingByRecord, pendingIds, pendingUnique, readNames } from '../../src/storage/conflicts.ts';
 import type { Database, Transaction } from '../../src/storage/database.ts';
 import { openReplicas, type Replicas } from '../support/replicas.ts';
 
@@ -137,13 +137,26 @@ it('what is pending is found without passing what is resolved', async () => {
   expect(read).toBe(2);
 });
 
-it('a record’s pending entry is found without passing those of others, where nothing was pending when statistics were taken', async () => {
-  const entries = (status: string): Entry[] => Array.from({ length: 3_000 }, (_, n) => ({ model: 'Thing', key: `k${n}`, kind: 'UPDATE_UPDATE', status }));
-  await add(entries('RESOLVED'));
-  await db.query('ANALYZE replication.conflict');
-  await add(entries('PENDING'));
-  const [found, unique, read] = await db.transaction(async (tx) => [await pendingByRecord(tx, [['Thing', 'k7'], ['Thing', 'k2000'], ['Thing', 'none']]), await pendingUnique(tx, [{ m: 'Thing', k: 'k7' }]), await readIn(tx)]);
-  expect([...found]).toEqual([['Thing k7', '3008'], ['Thing k2000', '5001']]);
-  expect(unique).toEqual([]);
-  expect(read).toBeLessThan(10);
+describe('where nothing was pending when statistics were taken', () => {
+  beforeEach(async () => {
+    const entries = (status: string): Entry[] => Array.from({ length: 3_000 }, (_, n) => ({ model: 'Thing', key: `k${n}`, kind: 'UPDATE_UPDATE', status }));
+    await add(entries('RESOLVED'));
+    await db.query('ANALYZE replication.conflict');
+    await add(entries('PENDING'));
+  });
+
+  it('a record’s pending entry is found without passing those of others', async () => {
+    const [found, unique, read] = await db.transaction(async (tx) => [await pendingByRecord(tx, [['Thing', 'k7'], ['Thing', 'k2000'], ['Thing', 'none']]), await pendingUnique(tx, [{ m: 'Thing', k: 'k7' }]), await readIn(tx)]);
+    expect([...found]).toEqual([['Thing k7', '3008'], ['Thing k2000', '5001']]);
+    expect(unique).toEqual([]);
+    expect(read).toBeLessThan(10);
+  });
+
+  it('so are those with these numbers', async () => {
+    const ids = ['8', '3008', '5001'];
+    const [names, among, read] = await db.transaction(async (tx) => [await readNames(tx, ids), await pendingAmong(tx, ids), await readIn(tx)]);
+    expect(names.map(({ id }) => id)).toEqual(['3008', '5001']);
+    expect(among).toEqual(new Set(['3008', '5001']));
+    expect(read).toBeLessThan(10);
+  });
 });

@@ -1,61 +1,13 @@
 /** A replica that was restored to before what others have forgotten, on real databases: it keeps what was written since, and sets aside what no peer confirms. */
 import { afterEach, describe, expect, it } from 'vitest';
 
-import { readAside } from '../../src/storage/asides.ts';
 import { collect } from '../../src/storage/collect.ts';
 import { readIncarnation } from '../../src/storage/replica.ts';
 import { reseed } from '../../src/storage/reseed.ts';
-import { createAsides } from '../../src/services/asides.ts';
-import type { WireVersion } from '../../src/replication/wire.ts';
-import type { TestDatabase } from '../support/postgres.ts';
-import { expectSame } from '../support/compare.ts';
-import { openReplicas, type Replicas } from '../support/replicas.ts';
-import { ACCOUNTS, FAMILY, type Schema } from '../support/schemas.ts';
+import { ACCOUNTS, FAMILY } from '../support/schemas.ts';
+import { aside, asides, forgetDeleted, open, replicas, restored, settle, spread, spreadBetween, sql } from './restored.ts';
 
-let replicas: Replicas;
 afterEach(() => replicas.close());
-
-const sql = (name: string, text: string) => replicas.at(name).sql(text);
-const aside = async (name = 'a'): Promise<string[]> => (await readAside(replicas.at(name).replica, 100, null)).map(({ key }) => key);
-const asides = () => createAsides(replicas.at('a').replica, { wake() {} });
-
-const spread = (): Promise<void> => spreadBetween(replicas.names);
-
-async function spreadBetween(names: Iterable<string>): Promise<void> {
-  for (let round = 0; round < 3; round++) {
-    for (const from of names) for (const to of names) if (from !== to) await replicas.sync(from, to);
-  }
-}
-
-/** All of it is forgotten everywhere. */
-async function forgetDeleted(): Promise<void> {
-  for (let round = 0; round < 4; round++) {
-    await spread();
-    for (const name of replicas.names) await collect(replicas.at(name).replica, 0);
-  }
-}
-
-/** Both hold what `create` makes; then `deletion` is made on b and forgotten by all, and a goes back to before it. Nobody has met since. */
-async function restored(create: string, deletion: string, options: { readonly names?: string; readonly schema?: Schema } = {}): Promise<TestDatabase> {
-  const { names = 'ab', schema } = options;
-  replicas = await openReplicas(names, schema && { schema });
-  await sql('a', create);
-  await spread();
-  const backup = await replicas.backup('a');
-  await sql('b', deletion);
-  await forgetDeleted();
-  await replicas.restore('a', backup);
-  return backup;
-}
-
-/** Syncs until nothing is sent; what is told of the restore is expected. */
-async function settle(): Promise<void> {
-  await spread();
-  for (const name of replicas.names) await replicas.at(name).settle();
-  await forgetDeleted();
-  for (const name of replicas.names) replicas.at(name).problems.splice(0);
-  await expectSame(replicas);
-}
 
 describe('what was here before', () => {
   it('comes back where a peer still has it, and is set aside where none has', async () => {
@@ -79,7 +31,7 @@ describe('what was here before', () => {
   });
 
   it('is set aside too where it was captured, and not folded, when the backup was made', async () => {
-    replicas = await openReplicas('ab');
+    await open('ab');
     await sql('a', `INSERT INTO things VALUES ('changed', '1'), ('alive', '1')`);
     await spread();
     await sql('a', `INSERT INTO things VALUES ('dead', '1')`);
@@ -97,7 +49,7 @@ describe('what was here before', () => {
   });
 
   it('goes on being shown although a newcomer has nothing of it', async () => {
-    replicas = await openReplicas('abc');
+    await open('abc');
     const both = async (): Promise<void> => {
       for (let round = 0; round < 3; round++) for (const [from, to] of ['ab', 'ba']) await replicas.sync(from as string, to as string);
     };
@@ -152,7 +104,7 @@ describe('what was here before', () => {
 describe('a newcomer that took the feed of who was restored, before either had met who forgot', () => {
   /** b has forgotten `dead`; a is restored to before that, and c has everything from it. */
   async function seeded(): Promise<void> {
-    replicas = await openReplicas('abc');
+    await open('abc');
     await sql('a', `INSERT INTO things VALUES ('dead', '1'), ('alive', '2')`);
     await spreadBetween('ab');
     const backup = await replicas.backup('a');
@@ -191,7 +143,7 @@ describe('a newcomer that took the feed of who was restored, before either had m
   });
 
   it('tells whom it has shaken hands with already before it sends on what it got', async () => {
-    replicas = await openReplicas('abc');
+    await open('abc');
     const roots = async (): Promise<string[]> => (await sql('b', 'SELECT member FROM replication.root')).map(({ member }) => member as string);
     const link = replicas.at('c').link(replicas.at('b'));
     await link.push(false, true);
@@ -230,7 +182,7 @@ describe('what was written since', () => {
 
 describe('a deletion that nobody has confirmed', () => {
   it('was seen by whoever writes the record anew', async () => {
-    replicas = await openReplicas('ab');
+    await open('ab');
     await sql('a', `INSERT INTO things VALUES ('dead', '1'), ('anew', '1')`);
     await spread();
     await sql('a', `DELETE FROM things WHERE id = 'anew'`);
@@ -276,85 +228,5 @@ describe('a child', () => {
     await asides().restore('Parent', 'p');
     await settle();
     for (const name of replicas.names) expect(await sql(name, 'SELECT id FROM children')).toEqual([{ id: 'c' }]);
-  });
-});
-
-describe('what is set aside', () => {
-  it('is shown with its values, page by page, and brought back or let go by people', async () => {
-    await restored(`INSERT INTO things VALUES ('1', 'x'), ('2', 'y'), ('3', 'z')`, 'DELETE FROM things');
-    await settle();
-    const list = asides();
-    const [first] = await list.list(1, null);
-    expect(first).toMatchObject({ model: 'Thing', recordId: '1', values: { id: '1', f1: 'x', f2: null } });
-    expect((await list.list(100, first?.id ?? '')).map(({ recordId }) => recordId)).toEqual(['2', '3']);
-    await list.restore('Thing', '1');
-    await list.discard('Thing', '2');
-    await expect(list.discard('Thing', '2')).rejects.toMatchObject({ code: 'NOT_FOUND' });
-    await expect(list.restore('Nothing', '2')).rejects.toMatchObject({ code: 'NOT_FOUND' });
-    await expect(list.list(1, '!')).rejects.toMatchObject({ code: 'BAD_USER_INPUT' });
-    expect([await aside(), await list.count()]).toEqual([['3'], 1]);
-    await settle();
-    for (const name of replicas.names) expect(await sql(name, 'SELECT id, f1 FROM things')).toEqual([{ id: '1', f1: 'x' }]);
-  });
-
-  it('is not brought back while its row is still shown: it would leave its table all the same', async () => {
-    await restored(`INSERT INTO things VALUES ('dead', '1')`, 'DELETE FROM things');
-    await replicas.sync('a', 'b');
-    await expect(asides().restore('Thing', 'dead')).rejects.toMatchObject({ code: 'BAD_USER_INPUT' });
-    expect(await aside()).toEqual(['dead']);
-    await settle();
-    await asides().restore('Thing', 'dead');
-    await settle();
-    for (const name of replicas.names) expect(await sql(name, 'SELECT id, f1 FROM things')).toEqual([{ id: 'dead', f1: '1' }]);
-  });
-
-  it('is left as it was where its table refuses it', async () => {
-    await restored(`INSERT INTO accounts (id, email) VALUES ('dead', 'x')`, 'DELETE FROM accounts', { schema: ACCOUNTS });
-    await settle();
-    await sql('a', `INSERT INTO accounts (id, email) VALUES ('new', 'x')`);
-    await expect(asides().restore('Account', 'dead')).rejects.toMatchObject({ code: 'UNIQUE_VIOLATION' });
-    expect(await aside()).toEqual(['dead']);
-  });
-
-  it('is taken off the list by a peer that comes with it later', async () => {
-    await restored(`INSERT INTO things VALUES ('dead')`, 'DELETE FROM things', { names: 'abc' });
-    await replicas.sync('b', 'a');
-    await replicas.at('a').settle();
-    expect(await aside()).toEqual(['dead']);
-    // As a peer would that had not heard of the deletion.
-    const versions = (await sql('a', 'SELECT versions FROM replication.aside'))[0]?.['versions'] as string;
-    const [incarnation, generation] = [await readIncarnation(replicas.at('a').replica), (await sql('a', 'SELECT generation FROM replication.collection'))[0]?.['generation']];
-    const { id } = replicas.at('c').replica;
-    await replicas.at('a').handlers.changes({
-      protocol: 1,
-      sender: { name: 'c', id, incarnation: await readIncarnation(replicas.at('c').replica) },
-      receiver: incarnation,
-      generation: Number(generation),
-      start: null,
-      end: { incarnation: await readIncarnation(replicas.at('c').replica), position: 1 },
-      more: false,
-      records: [['Thing', 'dead', JSON.parse(versions)]],
-      columns: [],
-    });
-    expect(await aside()).toEqual([]);
-    expect(await sql('a', 'SELECT id FROM things')).toEqual([{ id: 'dead' }]);
-  });
-
-  it('is taken off the list by a peer that comes with it later, many by column', async () => {
-    await restored(`INSERT INTO things SELECT 'dead' || n FROM generate_series(1, 150) n`, 'DELETE FROM things', { names: 'abc' });
-    await replicas.sync('b', 'a');
-    await replicas.at('a').settle();
-    expect(await sql('a', 'SELECT count(*) FROM replication.aside')).toEqual([{ count: '150' }]);
-    const written = (await sql('a', 'SELECT key, versions FROM replication.aside ORDER BY key')).map(({ key, versions }) => {
-      const [{ v }] = JSON.parse(versions as string) as [WireVersion];
-      return { key: key as string, writer: Object.keys(v)[0] as string, stamp: Object.values(v)[0] as number };
-    });
-    const [incarnation, generation] = [await readIncarnation(replicas.at('a').replica), (await sql('a', 'SELECT generation FROM replication.collection'))[0]?.['generation']];
-    const sender = { name: 'c', id: replicas.at('c').replica.id, incarnation: await readIncarnation(replicas.at('c').replica) };
-    const keys = written.map(({ key }) => key);
-    const columns = { model: 'Thing', writer: written[0]?.writer as string, fields: ['f1', 'f2'], keys, stamps: written.map(({ stamp }) => stamp), values: [keys.map(() => null), keys.map(() => null)] };
-    await replicas.at('a').handlers.changes({ protocol: 1, sender, receiver: incarnation, generation: Number(generation), start: null, end: { incarnation: sender.incarnation, position: 1 }, more: false, records: [], columns: [columns] });
-    expect(await aside()).toEqual([]);
-    expect(await sql('a', 'SELECT count(*) FROM things')).toEqual([{ count: '150' }]);
   });
 });
